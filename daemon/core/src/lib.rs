@@ -1,0 +1,21 @@
+//! drover's nouns, its replicated state and its decisions: functions over plain data.
+//!
+//! Nothing here reads a clock, a random number, the environment, a file or a socket; `clippy.toml` beside this crate holds
+//! that fence. Time and new ids come in as arguments, effects go out as data with a reason.
+//!
+//! Reading order: names and numbers, nouns, state, then the deciders. Deciders never import each other.
+
+pub mod ids;
+pub mod resources;
+pub mod time;
+
+pub mod agent;
+pub mod app;
+pub mod event;
+pub mod framework;
+pub mod job;
+pub mod task;
+
+pub mod deployment;
+pub mod schedule;
+pub mod state;

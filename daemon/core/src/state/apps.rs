@@ -1,0 +1,103 @@
+//! Commands about apps and their deployments.
+
+use super::{APP_VERSIONS_MAX, AppChange, AppRecord, ClusterState, Refusal, Told};
+use crate::app::Failures;
+use crate::deployment::Deployment;
+use crate::event::EventKind;
+use crate::ids::{AppId, DeploymentId};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl ClusterState {
+    pub(super) fn change_apps(
+        &mut self,
+        changes: &[AppChange],
+        deployment: &Deployment,
+        force: bool,
+        told: &mut Told,
+    ) -> Result<(), Refusal> {
+        for change in changes {
+            let current = self.apps.get(&change.id).map(|record| record.app.version);
+            match (change.based_on, current) {
+                (based_on, current) if based_on == current => {}
+                (None, Some(_)) => return Err(Refusal::Exists(format!("app {}", change.id))),
+                (Some(_), None) => return Err(Refusal::NotFound(format!("app {}", change.id))),
+                _ => return Err(Refusal::Stale(format!("app {}", change.id))),
+            }
+        }
+        let touched: BTreeSet<&AppId> = deployment.apps();
+        let conflicts: Vec<DeploymentId> = self
+            .deployments
+            .values()
+            .filter(|other| !other.apps().is_disjoint(&touched))
+            .map(|other| other.id.clone())
+            .collect();
+        if !conflicts.is_empty() && !force {
+            return Err(Refusal::Locked(conflicts));
+        }
+        if self.deployments.contains_key(&deployment.id) {
+            return Err(Refusal::Exists(format!("deployment {}", deployment.id)));
+        }
+        for id in &conflicts {
+            self.cancel_deployment(id, told).expect("it was found among the deployments");
+        }
+        for change in changes {
+            match &change.to {
+                None => {
+                    self.apps.remove(&change.id);
+                    told.push(EventKind::AppRemoved(change.id.clone()));
+                }
+                Some(app) => {
+                    let record = self.apps.entry(change.id.clone()).or_insert_with(|| AppRecord {
+                        app: app.clone(),
+                        versions: BTreeMap::new(),
+                        failures: Failures::default(),
+                        last_failure: None,
+                    });
+                    if record.app.last_config_change_at != app.last_config_change_at {
+                        record.failures = Failures::default();
+                    }
+                    record.app = app.clone();
+                    record.versions.insert(app.version, app.clone());
+                    while record.versions.len() > APP_VERSIONS_MAX {
+                        record.versions.pop_first();
+                    }
+                    told.push(EventKind::AppChanged(Box::new(app.clone())));
+                }
+            }
+        }
+        self.last_version = self.last_version.max(deployment.version);
+        told.push(EventKind::DeploymentStarted(Box::new(deployment.clone())));
+        if deployment.steps.is_empty() {
+            told.push(EventKind::DeploymentSucceeded(Box::new(deployment.clone())));
+        } else {
+            self.deployments.insert(deployment.id.clone(), deployment.clone());
+        }
+        Ok(())
+    }
+
+    pub(super) fn advance_deployment(&mut self, id: &DeploymentId, from_step: usize, told: &mut Told) -> Result<(), Refusal> {
+        let deployment = self.deployments.get_mut(id).ok_or_else(|| Refusal::NotFound(format!("deployment {id}")))?;
+        if deployment.current != from_step {
+            return Err(Refusal::Stale(format!("deployment {id}")));
+        }
+        told.push(EventKind::DeploymentStepSucceeded(Box::new(deployment.clone())));
+        deployment.current += 1;
+        if deployment.current >= deployment.steps.len() {
+            let done = self.deployments.remove(id).expect("it was just found");
+            told.push(EventKind::DeploymentSucceeded(Box::new(done)));
+        }
+        Ok(())
+    }
+
+    pub(super) fn cancel_deployment(&mut self, id: &DeploymentId, told: &mut Told) -> Result<(), Refusal> {
+        let deployment = self.deployments.remove(id).ok_or_else(|| Refusal::NotFound(format!("deployment {id}")))?;
+        told.push(EventKind::DeploymentFailed(Box::new(deployment)));
+        Ok(())
+    }
+
+    pub(super) fn reset_failures(&mut self, id: &AppId) -> Result<(), Refusal> {
+        let record = self.apps.get_mut(id).ok_or_else(|| Refusal::NotFound(format!("app {id}")))?;
+        record.failures = Failures::default();
+        Ok(())
+    }
+}
