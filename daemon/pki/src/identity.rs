@@ -184,12 +184,8 @@ mod tests {
 
     #[test]
     fn a_uri_reads_back_as_what_was_written() {
-        let peer = PeerIdentity {
-            cluster: Uuid::from_u128(7),
-            role: Role::Master,
-            id: "9007199254740991".into(),
-            name: "n1".into(),
-        };
+        let peer =
+            PeerIdentity { cluster: Uuid::from_u128(7), role: Role::Master, id: "9007199254740991".into(), name: "n1".into() };
         assert_eq!(PeerIdentity::parse(&peer.uri(), "n1"), Some(peer));
     }
 
