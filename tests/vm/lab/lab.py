@@ -1,0 +1,57 @@
+"""A lab: a bridge, names and addresses, and the nodes on it. Made inside an enclosure."""
+
+import os
+from pathlib import Path
+
+from . import host
+from .container import Container
+from .enclosure import Enclosure, mount
+from .host import run
+from .machine import Machine
+
+BRIDGE = "lab0"
+NETWORK = "10.77.0"
+OWN_ADDRESS = f"{NETWORK}.254"
+
+
+class Lab:
+    def __init__(self, enclosure: Enclosure, base: Path, log, output: Path):
+        """`base` is the cached root the nodes stand on, `output` where copies from nodes go."""
+        self.enclosure = enclosure
+        self.base = base
+        self.output = output
+        self.bridge = BRIDGE
+        self.machines: list[Machine] = []
+        self.names: dict[str, str] = {}
+        self.nodes_directory = enclosure.directory / "nodes"
+        self._log = log
+        # Nodes' disks are memory of this mount namespace: they outlive a node's crash and end with the lab.
+        self.nodes_directory.mkdir(exist_ok=True)
+        if not os.path.ismount(self.nodes_directory):
+            mount("tmpfs", str(self.nodes_directory), "tmpfs", 0, "size=75%,mode=755")
+            self._make_network()
+
+    @property
+    def binaries(self) -> list[Path]:
+        return [path for path in host.binaries() if path.exists()]
+
+    def _make_network(self) -> None:
+        run("ip", "link", "set", "lo", "up")
+        run("ip", "link", "add", BRIDGE, "type", "bridge")
+        run("ip", "address", "add", f"{OWN_ADDRESS}/24", "dev", BRIDGE)
+        run("ip", "link", "set", BRIDGE, "up")
+
+    def make_nodes(self, count: int, kind=Container) -> list[Machine]:
+        """Makes n1…nN, switched off."""
+        self.names = {f"n{number}": f"{NETWORK}.{number}" for number in range(1, count + 1)}
+        self.machines = [kind(name, address, self._log, self) for name, address in self.names.items()]
+        return self.machines
+
+    def start_all(self) -> None:
+        for machine in self.machines:
+            machine.start()
+
+    def discard_nodes(self) -> None:
+        for machine in self.machines:
+            machine.discard()
+        self.machines = []
