@@ -1,0 +1,7 @@
+# expect: settings\.agent\.masters is empty
+{
+  services.drover = {
+    enable = true;
+    agent.enable = true;
+  };
+}
