@@ -2,3 +2,4 @@
 //! never changes what a client sees by accident.
 
 pub mod agent;
+pub mod drover;
