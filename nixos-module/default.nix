@@ -27,7 +27,9 @@ let
   portOf = address: lib.toIntBase10 (lib.last (lib.splitString ":" address));
   isLoopback =
     address: hostOf address == "localhost" || hostOf address == "[::1]" || lib.hasPrefix "127." address;
-  listenAddress = types.strMatching ".+:[0-9]+";
+  listenAddress = types.strMatching ".+:[0-9]+" // {
+    description = "address and port, written host:port";
+  };
 
   # TOML knows no null, and the table of a role that this machine does not have stays out of its file.
   absentRoles = lib.filter (role: !cfg.${role}.enable) [
