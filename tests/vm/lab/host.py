@@ -126,6 +126,14 @@ def binaries() -> tuple[Path, Path]:
     return target / "droverd", target / "drover"
 
 
+def stripped(binary: Path) -> Path:
+    """The binary without debugging information, for where its size costs time."""
+    small = binary.with_suffix(".stripped")
+    if not small.exists() or small.stat().st_mtime < binary.stat().st_mtime:
+        run("strip", "--strip-debug", "-o", str(small), str(binary))
+    return small
+
+
 def build_drover() -> None:
     """Brings both binaries up to date; cargo itself knows whether there is anything to do."""
     require_tools(BUILD_TOOLS)

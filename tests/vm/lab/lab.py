@@ -8,6 +8,7 @@ from .container import Container
 from .enclosure import Enclosure, mount
 from .host import run
 from .machine import Machine
+from .virtual import Emulator
 
 BRIDGE = "lab0"
 NETWORK = "10.77.0"
@@ -25,6 +26,7 @@ class Lab:
         self.names: dict[str, str] = {}
         self.nodes_directory = enclosure.directory / "nodes"
         self._log = log
+        self._emulator: Emulator | None = None
         # Nodes' disks are memory of this mount namespace: they outlive a node's crash and end with the lab.
         self.nodes_directory.mkdir(exist_ok=True)
         if not os.path.ismount(self.nodes_directory):
@@ -46,6 +48,11 @@ class Lab:
         self.names = {f"n{number}": f"{NETWORK}.{number}" for number in range(1, count + 1)}
         self.machines = [kind(name, address, self._log, self) for name, address in self.names.items()]
         return self.machines
+
+    def emulator(self) -> Emulator:
+        if self._emulator is None:
+            self._emulator = Emulator(self)
+        return self._emulator
 
     def start_all(self) -> None:
         for machine in self.machines:

@@ -23,16 +23,17 @@ CONF_HOMES = {
 }
 
 
-def furnish(root: Path, node, names: dict[str, str]) -> None:
+def furnish(root: Path, node, names: dict[str, str], accounts: bool = True) -> None:
     _write(root / "etc/hostname", f"{node.name}\n")
     _write(root / "etc/lab-network", f"ADDRESS={node.address}\n")
     hosts = ["127.0.0.1 localhost", "::1 localhost", *(f"{address} {name}" for name, address in names.items())]
     _write(root / "etc/hosts", "\n".join(hosts) + "\n")
-    (root / "etc/drover").mkdir(exist_ok=True)
+    (root / "etc/drover").mkdir(parents=True, exist_ok=True)
     for source in unit_files():
         _write(root / home_of(source), source.read_text())
-    # Accounts exist before the first boot, as a package's post-install would have made them.
-    host.run("chroot", str(root), "systemd-sysusers")
+    if accounts:
+        # They exist before the first boot, as a package's post-install would have made them.
+        host.run("chroot", str(root), "systemd-sysusers")
 
 
 def unit_files() -> list[Path]:

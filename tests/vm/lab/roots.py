@@ -59,10 +59,10 @@ SHELL_UNIT = """\
 Description=Root shell for the lab
 DefaultDependencies=no
 After=basic.target
-ConditionPathExists=/dev/virtio-ports/lab
+ConditionVirtualization=vm
 
 [Service]
-ExecStart=/usr/bin/python3 /usr/lib/lab-shell.py /dev/virtio-ports/lab
+ExecStart=/usr/bin/python3 /usr/lib/lab-shell.py
 Restart=always
 RestartSec=100ms
 # The shell is of the lab, not of the machine: what it starts must not fall to the first full memory or to a limit.
@@ -76,9 +76,11 @@ WantedBy=multi-user.target
 
 SHELL_PROGRAM = '''\
 """Reads a line of JSON {"id", "argv"}, runs it, answers a line {"id", "status", "out", "err"}; many at a time."""
-import json, subprocess, sys, threading
+import glob, json, subprocess, sys, threading
 
-port = open(sys.argv[1], "r+b", buffering=0)
+# No udev here that would make /dev/virtio-ports/lab.
+names = {open(path).read().strip(): path.split("/")[-2] for path in glob.glob("/sys/class/virtio-ports/*/name")}
+port = open(f"/dev/{names['lab']}", "r+b", buffering=0)
 lock = threading.Lock()
 
 
@@ -129,14 +131,15 @@ def emulator_root() -> Path:
 
     The machine's own package set stays out of it: a qemu tool from elsewhere would collide with Debian's.
     """
-    packages = ["qemu-system-x86", "qemu-utils", "busybox-static", "e2fsprogs", "cpio", "kmod", "xz-utils"]
+    packages = ["qemu-system-x86", "qemu-utils", "busybox-static", "e2fsprogs", "kmod", "xz-utils"]
     return _cached(f"emulator-{_digest([*packages, KERNEL_HOOK, '1'])}", lambda target: _build_emulator(packages, target))
 
 
 KERNEL_HOOK = (
     'chroot "$1" sh -ec \'cd /var/tmp && apt-get download "$(apt-cache depends linux-image-cloud-amd64'
     " | sed -n \"s/.*Depends: \\(linux-image-[^ ]*\\).*/\\1/p\" | head -n 1)\""
-    " && mkdir /kernel && dpkg-deb -x linux-image-*.deb /kernel && rm linux-image-*.deb'"
+    " && mkdir /kernel /lab && dpkg-deb -x linux-image-*.deb /kernel && rm linux-image-*.deb"
+    " && depmod -b /kernel/usr \"$(ls /kernel/usr/lib/modules)\"'"
 )
 
 
