@@ -168,6 +168,34 @@ pub struct App {
 pub const KILL_GRACE_DEFAULT: Millis = Millis::from_secs(10);
 
 impl App {
+    /// An app of which nothing but this is said: Marathon's defaults, one instance. Ports are to be given by the caller.
+    pub fn new(id: AppId, program: Program) -> Self {
+        Self {
+            id,
+            program,
+            user: None,
+            instances: 1,
+            resources: Scalars { cpus_milli: 1000, mem_bytes: 128 << 20, disk_bytes: 0, gpus: 0 },
+            env: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            ports: Vec::new(),
+            require_ports: false,
+            constraints: Vec::new(),
+            backoff: Backoff { initial: Millis::from_secs(1), factor_milli: 1150, max: Millis::from_secs(300) },
+            kill_grace: None,
+            kill_selection: KillSelection::YoungestFirst,
+            upgrade: UpgradeStrategy { min_health_milli: 1000, max_over_milli: 1000 },
+            unreachable: UnreachableStrategy::After { inactive: Millis(0), expunge: Millis(0) },
+            accepted_roles: BTreeSet::new(),
+            role: Role::any(),
+            dependencies: BTreeSet::new(),
+            properties: BTreeMap::new(),
+            version: Timestamp::default(),
+            last_scaling_at: Timestamp::default(),
+            last_config_change_at: Timestamp::default(),
+        }
+    }
+
     /// Whether `other` differs at most in instances and version information.
     pub fn same_config(&self, other: &App) -> bool {
         let mut twin = other.clone();

@@ -24,13 +24,12 @@ impl ClusterState {
                 _ => return Err(Refusal::Stale(format!("app {}", change.id))),
             }
         }
-        let touched: BTreeSet<&AppId> = deployment.apps();
-        let conflicts: Vec<DeploymentId> = self
-            .deployments
-            .values()
-            .filter(|other| !other.apps().is_disjoint(&touched))
-            .map(|other| other.id.clone())
-            .collect();
+        // Service ports, paths and the order of dependencies were chosen against the apps of then: whoever was first, wins.
+        if deployment.version <= self.last_version {
+            return Err(Refusal::Stale("the set of apps".into()));
+        }
+        let holders: BTreeSet<&DeploymentId> = deployment.apps().iter().filter_map(|app| self.index.held_by.get(*app)).collect();
+        let conflicts: Vec<DeploymentId> = holders.into_iter().cloned().collect();
         if !conflicts.is_empty() && !force {
             return Err(Refusal::Locked(conflicts));
         }
@@ -65,11 +64,12 @@ impl ClusterState {
                 }
             }
         }
-        self.last_version = self.last_version.max(deployment.version);
+        self.last_version = deployment.version;
         told.push(EventKind::DeploymentStarted(Box::new(deployment.clone())));
         if deployment.steps.is_empty() {
             told.push(EventKind::DeploymentSucceeded(Box::new(deployment.clone())));
         } else {
+            self.index.hold(deployment);
             self.deployments.insert(deployment.id.clone(), deployment.clone());
         }
         Ok(())
@@ -84,6 +84,7 @@ impl ClusterState {
         deployment.current += 1;
         if deployment.current >= deployment.steps.len() {
             let done = self.deployments.remove(id).expect("it was just found");
+            self.index.let_go(&done);
             told.push(EventKind::DeploymentSucceeded(Box::new(done)));
         }
         Ok(())
@@ -91,6 +92,7 @@ impl ClusterState {
 
     pub(super) fn cancel_deployment(&mut self, id: &DeploymentId, told: &mut Told) -> Result<(), Refusal> {
         let deployment = self.deployments.remove(id).ok_or_else(|| Refusal::NotFound(format!("deployment {id}")))?;
+        self.index.let_go(&deployment);
         told.push(EventKind::DeploymentFailed(Box::new(deployment)));
         Ok(())
     }

@@ -97,6 +97,8 @@ pub struct ClusterState {
 struct Index {
     by_agent: BTreeMap<AgentId, BTreeSet<TaskId>>,
     by_app: BTreeMap<AppId, BTreeSet<TaskId>>,
+    /// The one deployment that touches an app.
+    held_by: BTreeMap<AppId, DeploymentId>,
 }
 
 /// Why a command was not honoured. Each says what was in its way, so that the proposer can look again.
@@ -191,6 +193,9 @@ impl ClusterState {
         for task in self.tasks.values() {
             self.index.add(task);
         }
+        for deployment in self.deployments.values() {
+            self.index.hold(deployment);
+        }
     }
 
     /// The tasks that are, or may be, on an agent.
@@ -215,9 +220,9 @@ impl ClusterState {
         agent.free(self.tasks_of_agent(&agent.info.id).map(|task| &task.allocation))
     }
 
-    /// The deployments that touch an app.
-    pub fn deployments_of<'a>(&'a self, app: &'a AppId) -> impl Iterator<Item = &'a Deployment> {
-        self.deployments.values().filter(move |deployment| deployment.apps().contains(app))
+    /// The deployments that touch an app: none or one, since no two may touch the same.
+    pub fn deployments_of(&self, app: &AppId) -> impl Iterator<Item = &Deployment> + use<'_> {
+        self.index.held_by.get(app).and_then(|id| self.deployments.get(id)).into_iter()
     }
 
     fn insert_task(&mut self, task: Task) {
@@ -239,6 +244,18 @@ impl ClusterState {
 }
 
 impl Index {
+    fn hold(&mut self, deployment: &Deployment) {
+        for app in deployment.apps() {
+            self.held_by.insert(app.clone(), deployment.id.clone());
+        }
+    }
+
+    fn let_go(&mut self, deployment: &Deployment) {
+        for app in deployment.apps() {
+            self.held_by.remove(app);
+        }
+    }
+
     fn add(&mut self, task: &Task) {
         self.by_agent.entry(task.agent.clone()).or_default().insert(task.id.clone());
         if let Owner::App { app, .. } = &task.spec.owner {
