@@ -34,7 +34,8 @@ pub struct Job {
     pub retries: u32,
     /// Wait before a retry.
     pub retry_delay: Millis,
-    /// A slot this late still runs on its own; of those later than that only the newest runs.
+    /// A slot at most this late still runs on its own; of those that are later only the newest runs. Zero gives what Chronos 3
+    /// does: however many slots were missed, one run.
     pub epsilon: Millis,
     /// Per run.
     pub resources: Scalars,
@@ -73,6 +74,12 @@ pub struct JobRecord {
     pub next: Option<Timestamp>,
     /// Slots left to fire, `None` for ever. Counts `next`.
     pub remaining: Option<u32>,
+    /// The newest slot a run was begun for.
+    #[serde(default)]
+    pub last_slot: Option<Timestamp>,
+    /// When a job of this name was first defined since there last was none.
+    #[serde(default)]
+    pub created_at: Timestamp,
     /// Successes of each parent since this job last started.
     pub edges: BTreeMap<JobName, u32>,
     /// Runs that succeeded.
@@ -166,6 +173,19 @@ impl Run {
         !matches!(self.state, RunState::Done { .. })
     }
 }
+
+/// Runs of one job that may be queued or live at once. Slots that come while there are so many wait, as they do behind a job
+/// that must not overlap itself; a manual run is refused.
+pub const RUNS_LIVE_MAX: usize = 100;
+
+/// Wait before a retry, when the job does not say (Chronos' `--failure_retry`).
+pub const RETRY_DELAY_DEFAULT: Millis = Millis::from_secs(60);
+
+/// Attempts beyond the first, when the job does not say.
+pub const RETRIES_DEFAULT: u32 = 2;
+
+/// Lateness allowed, when the job does not say (Chronos' `--task_epsilon`).
+pub const EPSILON_DEFAULT: Millis = Millis::from_secs(60);
 
 /// What a job's program is given when it does not say: CPU thousandths, memory, disk (Chronos' defaults).
 pub const JOB_RESOURCES_DEFAULT: Scalars = Scalars { cpus_milli: 100, mem_bytes: 128 << 20, disk_bytes: 256 << 20, gpus: 0 };

@@ -104,6 +104,11 @@ impl Schedule {
         repeat.start
     }
 
+    /// Whether it was written without a start, which means from when it is defined.
+    pub fn has_empty_start(&self) -> bool {
+        self.text.split('/').nth(1).is_some_and(|start| start.trim().is_empty())
+    }
+
     /// The first slot that is not before `t`; `None` past the end of the calendar (the year 9999).
     pub fn slot_at_or_after(&self, t: Timestamp) -> Option<Timestamp> {
         let Rule::Repeat(repeat) = &self.rule;

@@ -43,7 +43,7 @@ pub enum Command {
     /// Define or redefine a job. `based_on` is the definition it replaces, `None` for a new name.
     PutJob { job: Box<Job>, next: Option<Timestamp>, remaining: Option<u32>, based_on: Option<Timestamp>, at: Timestamp },
     /// Remove a job, end its tasks, redefine its children.
-    RemoveJob { name: JobName, children: Vec<Job>, at: Timestamp },
+    RemoveJob { name: JobName, children: Vec<JobChange>, at: Timestamp },
     /// Begin a run. One that stands for a slot is refused unless the job's next slot is `expected_next`.
     StartRun { run: Box<Run>, expected_next: Option<Timestamp>, next: Option<Timestamp>, remaining: Option<u32>, at: Timestamp },
     /// Queue a run's next attempt.
@@ -67,6 +67,19 @@ pub struct AppChange {
     pub based_on: Option<Timestamp>,
     /// As it shall be; `None` removes it.
     pub to: Option<App>,
+}
+
+/// A job redefined because another was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobChange {
+    /// As it shall be.
+    pub job: Job,
+    /// Its next slot.
+    pub next: Option<Timestamp>,
+    /// Slots left.
+    pub remaining: Option<u32>,
+    /// The definition it replaces.
+    pub based_on: Timestamp,
 }
 
 /// How a run came out.

@@ -1,13 +1,21 @@
 //! Commands about jobs and runs.
 
-use super::{ClusterState, JobEntry, RUN_HISTORY_MAX, Refusal, RunOutcome, Told};
+use super::{ClusterState, JobChange, JobEntry, RUN_HISTORY_MAX, Refusal, RunOutcome, Told};
 use crate::event::EventKind;
 use crate::ids::{JobName, RunId, TaskId};
-use crate::job::{Cause, Job, JobRecord, Run, RunState, Trigger};
+use crate::job::{Cause, Job, JobRecord, RUNS_LIVE_MAX, Run, RunState, Trigger};
 use crate::task::{Owner, TaskState};
 use crate::time::Timestamp;
+use std::ops::Bound;
 
 impl ClusterState {
+    /// The runs of a job that are not over.
+    pub fn runs_of_job<'a>(&'a self, job: &JobName) -> impl Iterator<Item = &'a Run> + use<'a> {
+        // Run ids are `<job>@…`; '@' is in no job's name, and 'A' follows it.
+        let (from, to) = (format!("{job}@"), format!("{job}A"));
+        self.runs.range::<str, _>((Bound::Included(from.as_str()), Bound::Excluded(to.as_str()))).map(|(_, run)| run)
+    }
+
     pub(super) fn put_job(
         &mut self,
         job: &Job,
@@ -20,36 +28,46 @@ impl ClusterState {
         if current != based_on {
             return Err(Refusal::Stale(format!("job {}", job.name)));
         }
-        let entry =
-            self.jobs.entry(job.name.clone()).or_insert_with(|| JobEntry { job: job.clone(), record: JobRecord::default() });
+        self.define_job(job, next, remaining, told);
+        Ok(())
+    }
+
+    fn define_job(&mut self, job: &Job, next: Option<Timestamp>, remaining: Option<u32>, told: &mut Told) {
+        let entry = self.jobs.entry(job.name.clone()).or_insert_with(|| JobEntry {
+            job: job.clone(),
+            record: JobRecord { created_at: job.changed_at, ..JobRecord::default() },
+        });
         entry.job = job.clone();
         entry.record.next = next;
         entry.record.remaining = remaining;
-        entry.record.align_edges(&entry.job.trigger);
+        entry.record.align_edges(&entry.job);
         self.last_version = self.last_version.max(job.changed_at);
         told.push(EventKind::JobChanged(job.name.clone()));
-        Ok(())
     }
 
     pub(super) fn remove_job(
         &mut self,
         name: &JobName,
-        children: &[Job],
+        children: &[JobChange],
         at: Timestamp,
         told: &mut Told,
     ) -> Result<(), Refusal> {
         if !self.jobs.contains_key(name) {
             return Err(Refusal::NotFound(format!("job {name}")));
         }
-        if let Some(lost) = children.iter().find(|child| !self.jobs.contains_key(&child.name)) {
-            return Err(Refusal::Stale(format!("job {}", lost.name)));
+        let is_current =
+            |child: &JobChange| self.jobs.get(&child.job.name).is_some_and(|entry| entry.job.changed_at == child.based_on);
+        if let Some(stale) = children.iter().find(|child| !is_current(child)) {
+            return Err(Refusal::Stale(format!("job {}", stale.job.name)));
+        }
+        // A child that came meanwhile would wait for a parent that is no more.
+        let is_told_of = |child: &JobName| child == name || children.iter().any(|change| change.job.name == *child);
+        if let Some(child) = self.children_of(name).find(|child| !is_told_of(child)) {
+            return Err(Refusal::Stale(format!("job {child}")));
         }
         self.jobs.remove(name);
         for child in children {
-            let entry = self.jobs.get_mut(&child.name).expect("checked above");
-            entry.job = child.clone();
-            entry.record.align_edges(&child.trigger);
-            told.push(EventKind::JobChanged(child.name.clone()));
+            self.define_job(&child.job, child.next, child.remaining, told);
         }
         self.runs.retain(|_, run| run.job != *name);
         let tasks: Vec<TaskId> = self
@@ -73,20 +91,28 @@ impl ClusterState {
         remaining: Option<u32>,
         told: &mut Told,
     ) -> Result<(), Refusal> {
-        if self.runs.contains_key(&run.id) {
+        let live = self.runs_of_job(&run.job).count();
+        let entry = self.jobs.get_mut(&run.job).ok_or_else(|| Refusal::NotFound(format!("job {}", run.job)))?;
+        if self.runs.contains_key(&run.id) || entry.record.history.iter().any(|ended| ended.id == run.id) {
             return Err(Refusal::Exists(format!("run {}", run.id)));
         }
-        let entry = self.jobs.get_mut(&run.job).ok_or_else(|| Refusal::NotFound(format!("job {}", run.job)))?;
+        if live >= RUNS_LIVE_MAX {
+            return Err(Refusal::NoRoom(format!(
+                "job {} has {live} runs that are queued or live, the most it may have",
+                run.job
+            )));
+        }
         let stale = || Refusal::Stale(format!("job {}", run.job));
         match run.cause {
             Cause::Manual => {}
-            _ if entry.job.disabled => return Err(stale()),
+            _ if entry.job.disabled || (live > 0 && !entry.job.concurrent) => return Err(stale()),
             Cause::Slot => {
                 if entry.record.next.is_none() || entry.record.next != expected_next {
                     return Err(stale());
                 }
                 entry.record.next = next;
                 entry.record.remaining = remaining;
+                entry.record.last_slot = entry.record.last_slot.max(Some(run.slot));
             }
             Cause::Parents => {
                 if entry.record.edges.is_empty() || entry.record.edges.values().any(|count| *count == 0) {
@@ -167,8 +193,14 @@ impl ClusterState {
         Ok(())
     }
 
+    /// The jobs that wait for `parent`, which need not exist.
+    pub fn children_of<'a>(&'a self, parent: &'a JobName) -> impl Iterator<Item = &'a JobName> {
+        self.jobs.iter().filter(|(_, entry)| entry.record.edges.contains_key(parent)).map(|(name, _)| name)
+    }
+
+    /// What happens while a job is disabled passes it by, as its slots do.
     fn count_for_children(&mut self, parent: &JobName) {
-        for entry in self.jobs.values_mut() {
+        for entry in self.jobs.values_mut().filter(|entry| !entry.job.disabled) {
             if let Some(count) = entry.record.edges.get_mut(parent) {
                 *count = count.saturating_add(1);
             }
@@ -183,11 +215,12 @@ impl JobRecord {
         self.last_success = Some(at);
     }
 
-    /// Keeps the counts of edges that stay, starts new ones at zero.
-    fn align_edges(&mut self, trigger: &Trigger) {
+    /// Keeps the counts of edges that stay, starts new ones at zero. A disabled job's are all zero.
+    fn align_edges(&mut self, job: &Job) {
         let old = std::mem::take(&mut self.edges);
-        if let Trigger::Parents(parents) = trigger {
-            self.edges = parents.iter().map(|parent| (parent.clone(), old.get(parent).copied().unwrap_or(0))).collect();
+        if let Trigger::Parents(parents) = &job.trigger {
+            let kept = |parent: &JobName| if job.disabled { 0 } else { old.get(parent).copied().unwrap_or(0) };
+            self.edges = parents.iter().map(|parent| (parent.clone(), kept(parent))).collect();
         }
     }
 }

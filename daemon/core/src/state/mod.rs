@@ -10,8 +10,10 @@ mod tokens;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_jobs;
 
-pub use command::{AppChange, Command, RunOutcome};
+pub use command::{AppChange, Command, JobChange, RunOutcome};
 pub use tokens::{JoinToken, NodeRole};
 
 use crate::agent::Agent;
