@@ -147,6 +147,14 @@ impl GroupId {
         resolve_path(text, "/").map(Self)
     }
 
+    /// Makes a path absolute relative to `base` and checks it.
+    ///
+    /// # Errors
+    /// The first rule broken, as for apps.
+    pub fn resolve(text: &str, base: &GroupId) -> Result<Self, BadName> {
+        resolve_path(text, base.as_str()).map(Self)
+    }
+
     /// The enclosing group; the root encloses itself.
     pub fn parent(&self) -> GroupId {
         parent_of(&self.0)
@@ -227,6 +235,12 @@ impl JobName {
 }
 
 impl RunId {
+    /// Reads `<job>@<milliseconds>`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (job, slot) = text.rsplit_once('@')?;
+        (JobName::parse(job).is_ok() && slot.parse::<i64>().is_ok()).then(|| Self(text.to_owned()))
+    }
+
     /// The run of `job` for the slot (or the trigger) at `slot_ms`.
     pub fn of(job: &JobName, slot_ms: i64) -> Self {
         Self(format!("{job}@{slot_ms}"))

@@ -16,6 +16,18 @@ pub mod framework;
 pub mod job;
 pub mod task;
 
+pub mod sandbox;
+
 pub mod deployment;
 pub mod schedule;
 pub mod state;
+
+pub mod allocator;
+pub mod app_spec;
+pub mod change;
+pub mod liveness;
+pub mod matcher;
+pub mod runs;
+pub mod scaling;
+
+pub mod leader;

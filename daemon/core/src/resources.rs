@@ -244,7 +244,7 @@ mod tests {
         let taken = pools.take(&db, scalars(700, 10), &[31001]).expect("it fits");
         assert_eq!(taken.scalars[&db], scalars(500, 10));
         assert_eq!(taken.scalars[&Role::any()], scalars(200, 0));
-        assert_eq!(pools.usable_by(&db), scalars(800, 90));
+        assert_eq!(pools.usable_by(&db), scalars(800, 140));
         assert_eq!(pools.take(&db, scalars(0, 0), &[31001]), None, "the port is gone");
     }
 

@@ -276,6 +276,8 @@ pub struct Task {
     pub kill: Option<KillRequest>,
     /// Since when its agent does not answer.
     pub unreachable_since: Option<Timestamp>,
+    /// How its main process ended, once it has.
+    pub exit: Option<Exit>,
 }
 
 impl Task {

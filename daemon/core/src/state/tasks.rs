@@ -41,6 +41,7 @@ impl ClusterState {
             invocation: None,
             kill: None,
             unreachable_since: None,
+            exit: None,
         };
         if let Owner::Run { run, .. } = &task.spec.owner {
             let run = self.runs.get_mut(run).expect("checked above");
@@ -159,6 +160,7 @@ impl ClusterState {
         task.state = state;
         task.reason = reason;
         task.message = message.to_owned();
+        task.exit = status.and_then(|status| status.exit);
         let at = status.map_or(told.at, |status| status.at);
         self.raise_generation(&task.agent);
         match &task.spec.owner {

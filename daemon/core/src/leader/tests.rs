@@ -1,0 +1,444 @@
+//! The leader's mind against simulated agents under virtual time: no socket, no systemd, no waiting. What an agent does is
+//! reduced to its promises: it starts what it is assigned, ends what it is told to, and says so.
+
+use super::*;
+use crate::agent::{AgentInfo, unreserved};
+use crate::app::{Backoff, Constraint, KillSelection, Operator, Program, UnreachableStrategy, UpgradeStrategy};
+use crate::change::{self, Edit};
+use crate::ids::DeploymentId;
+use crate::job::{Job, Trigger};
+use crate::resources::Ports;
+use crate::runs;
+use crate::schedule;
+use crate::state::Applied;
+use crate::task::{Reason, TaskState, TaskStatus};
+use std::collections::BTreeMap;
+
+struct Sim {
+    state: ClusterState,
+    known: Knowledge,
+    now: Timestamp,
+    ids: u64,
+    /// Agents that are cut off: they hear nothing and are not heard.
+    cut: BTreeSet<AgentId>,
+    /// Tasks that exit right after they started.
+    crashing: bool,
+    /// Every start of a run's task: (task, slot).
+    run_starts: Vec<TaskId>,
+    /// What runs on each agent, whatever the masters believe.
+    running: BTreeMap<AgentId, BTreeMap<TaskId, u64>>,
+    waiting: BTreeMap<Request, Waiting>,
+}
+
+impl Sim {
+    fn new(hosts: &[&str]) -> Self {
+        let mut sim = Self {
+            state: ClusterState::default(),
+            known: Knowledge {
+                heard: BTreeMap::new(),
+                leading_since: Timestamp(1_000_000),
+                agent_timeout: Millis::from_secs(15),
+                waiting: BTreeMap::new(),
+            },
+            now: Timestamp(1_000_000),
+            ids: 0,
+            cut: BTreeSet::new(),
+            crashing: false,
+            run_starts: Vec::new(),
+            running: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+        };
+        for host in hosts {
+            sim.connect(host);
+        }
+        sim
+    }
+
+    fn connect(&mut self, host: &str) {
+        let scalars = Scalars { cpus_milli: 4000, mem_bytes: 8 << 30, disk_bytes: 10 << 30, gpus: 0 };
+        let info = AgentInfo {
+            id: AgentId::new(host),
+            host: host.to_owned(),
+            boot_id: "boot".into(),
+            resources: unreserved(scalars, Ports::from_ranges([(31000, 31999)])),
+            attributes: [("rack".to_owned(), host[..1].to_owned())].into(),
+            systemd: 252,
+            version: "0".into(),
+            enforces: BTreeSet::new(),
+        };
+        self.running.entry(info.id.clone()).or_default();
+        self.apply(Command::AdmitAgent { info: Box::new(info), at: self.now });
+    }
+
+    fn apply(&mut self, command: Command) -> Applied {
+        // What apply does must not depend on what is derived: a copy that went through a snapshot does the same.
+        let mut copy: ClusterState = serde_json::from_str(&serde_json::to_string(&self.state).unwrap()).unwrap();
+        copy.rebuild_indexes();
+        let applied = self.state.apply(&command);
+        assert_eq!(copy.apply(&command), applied);
+        assert!(copy == self.state, "a master restored from a snapshot differs after {command:?}");
+        self.check_invariants();
+        applied
+    }
+
+    fn check_invariants(&self) {
+        for agent in self.state.agents.values() {
+            let held = self.state.tasks_of_agent(&agent.info.id).map(|task| task.allocation.total());
+            let held = held.fold(Scalars::default(), Scalars::plus);
+            assert!(agent.info.resources.total().hold(&held), "agent {} is over-committed: {held:?}", agent.info.id);
+            let mut ports: Vec<u16> =
+                self.state.tasks_of_agent(&agent.info.id).flat_map(|t| t.allocation.ports.clone()).collect();
+            let all = ports.len();
+            ports.sort_unstable();
+            ports.dedup();
+            assert_eq!(all, ports.len(), "a port was given out twice");
+        }
+    }
+
+    /// A new leader takes over: it knows the replicated state and nothing else.
+    fn new_leader(&mut self) {
+        self.known = Knowledge {
+            heard: BTreeMap::new(),
+            leading_since: self.now,
+            agent_timeout: self.known.agent_timeout,
+            waiting: BTreeMap::new(),
+        };
+    }
+
+    /// Decides and lets agents act until nothing changes any more.
+    fn settle(&mut self) {
+        for _ in 0..1000 {
+            if !self.step() {
+                return;
+            }
+        }
+        panic!("it never settles: {:?}", self.state.tasks.values().map(|t| (&t.id, t.state)).collect::<Vec<_>>());
+    }
+
+    fn step(&mut self) -> bool {
+        for id in self.running.keys().filter(|id| !self.cut.contains(*id)) {
+            self.known.heard.insert(id.clone(), self.now);
+        }
+        let mut ids = self.ids;
+        let decision = decide(&self.state, &self.known, self.now, &mut || {
+            ids += 1;
+            format!("id{ids}")
+        });
+        self.ids = ids;
+        self.known.waiting.clone_from(&decision.waiting);
+        self.waiting = decision.waiting;
+        let mut changed = !decision.commands.is_empty();
+        for command in decision.commands {
+            let applied = self.apply(command.clone());
+            assert_eq!(applied.result, Ok(()), "nothing came between, so nothing is stale: {command:?}");
+        }
+        changed |= self.agents_act();
+        changed
+    }
+
+    fn agents_act(&mut self) -> bool {
+        let mut statuses = Vec::new();
+        for (agent, running) in self.running.iter_mut().filter(|(agent, _)| !self.cut.contains(*agent)) {
+            let assigned: BTreeMap<TaskId, bool> =
+                self.state.tasks_of_agent(agent).map(|task| (task.id.clone(), task.kill.is_some())).collect();
+            running.retain(|id, _| assigned.contains_key(id));
+            for task in self.state.tasks_of_agent(agent) {
+                let ends = task.kill.is_some();
+                let seq = running.get(&task.id).copied().unwrap_or(task.seq);
+                let state = match (ends, task.state) {
+                    (true, _) => TaskState::Killed,
+                    (false, TaskState::Running) => continue,
+                    (false, _) if self.crashing => TaskState::Failed,
+                    (false, _) => TaskState::Running,
+                };
+                if !ends && !running.contains_key(&task.id) && matches!(task.spec.owner, Owner::Run { .. }) {
+                    self.run_starts.push(task.id.clone());
+                }
+                statuses.push((agent.clone(), task.id.clone(), seq + 1, state));
+                if state == TaskState::Running {
+                    running.insert(task.id.clone(), seq + 1)
+                } else {
+                    running.remove(&task.id)
+                };
+            }
+        }
+        let changed = !statuses.is_empty();
+        for (agent, task, seq, state) in statuses {
+            self.report(&agent, &task, seq, state);
+        }
+        changed
+    }
+
+    fn report(&mut self, agent: &AgentId, task: &TaskId, seq: u64, state: TaskState) {
+        let status = TaskStatus {
+            task: task.clone(),
+            seq,
+            state,
+            reason: Reason::Normal,
+            message: String::new(),
+            at: self.now,
+            exit: None,
+            invocation: None,
+            usage: None,
+        };
+        let command = Command::RecordStatus { agent: agent.clone(), status: Box::new(status), at: self.now };
+        assert_eq!(self.apply(command).result, Ok(()));
+    }
+
+    /// Ends every live task of a job with success.
+    fn finish_runs(&mut self) {
+        let live: Vec<_> = self
+            .state
+            .tasks
+            .values()
+            .filter(|task| task.state == TaskState::Running && matches!(task.spec.owner, Owner::Run { .. }))
+            .map(|task| (task.agent.clone(), task.id.clone(), task.seq + 1))
+            .collect();
+        for (agent, task, seq) in live {
+            if let Some(running) = self.running.get_mut(&agent) {
+                running.remove(&task);
+            }
+            self.report(&agent, &task, seq, TaskState::Finished);
+        }
+    }
+
+    fn pass(&mut self, millis: u64) {
+        self.now = self.now + Millis(millis);
+    }
+
+    fn put(&mut self, edit: impl FnOnce(&mut App)) {
+        let id = AppId::parse("/web").unwrap();
+        let mut app = self.state.apps.get(&id).map_or_else(|| web(&id), |record| record.app.clone());
+        edit(&mut app);
+        self.ids += 1;
+        let request = change::Request {
+            edits: [(id, Edit::Put(Box::new(app)))].into(),
+            force: false,
+            preselected: BTreeSet::new(),
+            deployment: DeploymentId::new(format!("d{}", self.ids)),
+            now: self.now,
+        };
+        let command = change::plan(&self.state, request).expect("the change can be planned").command();
+        assert_eq!(self.apply(command).result, Ok(()));
+    }
+
+    fn hosts(&self) -> Vec<&str> {
+        let mut hosts: Vec<_> = self.state.tasks.values().map(|task| task.host.as_str()).collect();
+        hosts.sort_unstable();
+        hosts
+    }
+
+    fn really_running(&self) -> usize {
+        self.running.values().map(BTreeMap::len).sum()
+    }
+}
+
+fn web(id: &AppId) -> App {
+    App {
+        id: id.clone(),
+        program: Program::Shell("exec web".into()),
+        user: None,
+        instances: 3,
+        resources: Scalars { cpus_milli: 500, mem_bytes: 128 << 20, ..Scalars::default() },
+        env: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        ports: vec![PortDefinition { port: 0, protocol: "tcp".into(), name: None, labels: BTreeMap::new() }],
+        require_ports: false,
+        constraints: vec![],
+        backoff: Backoff { initial: Millis(1000), factor_milli: 2000, max: Millis::from_secs(300) },
+        kill_grace: None,
+        kill_selection: KillSelection::YoungestFirst,
+        upgrade: UpgradeStrategy { min_health_milli: 1000, max_over_milli: 1000 },
+        unreachable: UnreachableStrategy::After { inactive: Millis(0), expunge: Millis(0) },
+        accepted_roles: BTreeSet::new(),
+        role: Role::any(),
+        dependencies: BTreeSet::new(),
+        properties: BTreeMap::new(),
+        version: Timestamp(0),
+        last_scaling_at: Timestamp(0),
+        last_config_change_at: Timestamp(0),
+    }
+}
+
+fn job(name: &str, schedule_text: &str, now: Timestamp) -> Job {
+    Job {
+        name: crate::ids::JobName::parse(name).unwrap(),
+        trigger: Trigger::Schedule(schedule::parse(schedule_text, "", now).unwrap()),
+        program: Program::Shell("true".into()),
+        arguments: vec![],
+        retries: 2,
+        retry_delay: Millis::from_secs(60),
+        epsilon: Millis::from_secs(60),
+        resources: crate::job::JOB_RESOURCES_DEFAULT,
+        disabled: false,
+        concurrent: false,
+        soft_error: false,
+        high_priority: false,
+        user: None,
+        env: BTreeMap::new(),
+        constraints: vec![],
+        run_time_max: None,
+        properties: BTreeMap::new(),
+        owner: String::new(),
+        owner_name: String::new(),
+        description: String::new(),
+        changed_at: now,
+    }
+}
+
+#[test]
+fn three_instances_spread_over_three_nodes_and_scale() {
+    let mut sim = Sim::new(&["a1", "b1", "c1"]);
+    sim.put(|_| {});
+    sim.settle();
+    assert_eq!(sim.hosts(), ["a1", "b1", "c1"]);
+    assert!(sim.state.deployments.is_empty(), "the deployment is over");
+    sim.pass(1000);
+    sim.put(|app| app.instances = 10);
+    sim.settle();
+    assert_eq!((sim.state.tasks.len(), sim.really_running()), (10, 10));
+    sim.pass(1000);
+    sim.put(|app| app.instances = 0);
+    sim.settle();
+    assert_eq!((sim.state.tasks.len(), sim.really_running()), (0, 0));
+}
+
+#[test]
+fn an_update_never_falls_below_the_minimum() {
+    for (min, over, least) in [(1000, 1000, 4), (1000, 0, 4), (500, 0, 2), (500, 500, 2), (0, 0, 0)] {
+        let mut sim = Sim::new(&["a1", "b1"]);
+        sim.put(|app| {
+            app.instances = 4;
+            app.upgrade = UpgradeStrategy { min_health_milli: min, max_over_milli: over };
+        });
+        sim.settle();
+        let old: BTreeSet<TaskId> = sim.state.tasks.keys().cloned().collect();
+        sim.pass(1000);
+        sim.put(|app| app.program = Program::Shell("exec web2".into()));
+        let most = 4 + 4 * over as usize / 1000 + usize::from(min == 1000 && over == 0);
+        while sim.step() {
+            let up = sim.state.tasks.values().filter(|task| task.is_running()).count();
+            assert!(up >= least, "{up} up with {min}/{over}");
+            assert!(sim.state.tasks.len() <= most, "{} at once with {min}/{over}", sim.state.tasks.len());
+        }
+        assert_eq!(sim.really_running(), 4);
+        assert!(sim.state.tasks.keys().all(|id| !old.contains(id)), "every instance was replaced");
+        assert!(sim.state.deployments.is_empty());
+    }
+}
+
+#[test]
+fn a_lost_node_s_instances_run_elsewhere_and_its_return_leaves_no_duplicate() {
+    let mut sim = Sim::new(&["a1", "b1", "c1"]);
+    sim.put(|_| {});
+    sim.settle();
+    let lost = AgentId::new("a1");
+    sim.cut.insert(lost.clone());
+    sim.pass(10_000);
+    sim.settle();
+    assert_eq!(sim.hosts(), ["a1", "b1", "c1"], "ten seconds are no loss");
+    sim.pass(10_000);
+    sim.settle();
+    assert!(!sim.hosts().contains(&"a1"));
+    assert_eq!(sim.state.tasks.len(), 3);
+    assert_eq!(sim.really_running(), 4, "the lost node still runs its own");
+    sim.cut.clear();
+    sim.connect("a1");
+    sim.settle();
+    assert_eq!((sim.state.tasks.len(), sim.really_running()), (3, 3));
+}
+
+#[test]
+fn a_patient_app_keeps_its_instance_when_the_node_returns_in_time() {
+    let mut sim = Sim::new(&["a1", "b1"]);
+    let after = |inactive, expunge| UnreachableStrategy::After { inactive: Millis(inactive), expunge: Millis(expunge) };
+    sim.put(|app| {
+        app.instances = 2;
+        app.unreachable = after(60_000, 120_000);
+    });
+    sim.settle();
+    let before: BTreeSet<TaskId> = sim.state.tasks.keys().cloned().collect();
+    sim.cut.insert(AgentId::new("a1"));
+    sim.pass(20_000);
+    sim.settle();
+    assert!(sim.state.tasks.values().any(|task| task.state == TaskState::Unreachable));
+    sim.cut.clear();
+    sim.connect("a1");
+    sim.settle();
+    assert_eq!(sim.state.tasks.keys().cloned().collect::<BTreeSet<_>>(), before, "nothing was replaced");
+    // Longer than inactive: replaced; back before expunge: the surplus is ended.
+    sim.cut.insert(AgentId::new("a1"));
+    sim.pass(20_000);
+    sim.settle();
+    sim.pass(70_000);
+    sim.settle();
+    assert_eq!(sim.state.tasks.len(), 3);
+    sim.cut.clear();
+    sim.connect("a1");
+    sim.settle();
+    assert_eq!((sim.state.tasks.len(), sim.really_running()), (2, 2));
+}
+
+#[test]
+fn a_dying_app_waits_longer_each_time() {
+    let mut sim = Sim::new(&["a1"]);
+    sim.crashing = true;
+    sim.put(|app| app.instances = 1);
+    let mut launches = Vec::new();
+    let start = sim.now;
+    for _ in 0..16_000 {
+        let before = sim.ids;
+        sim.settle();
+        if sim.ids > before && sim.state.apps.values().any(|r| r.failures.count as usize > launches.len()) {
+            launches.push(sim.now.since(start).0);
+        }
+        sim.pass(1);
+    }
+    assert_eq!(launches, [0, 1000, 3000, 7000, 15_000], "delays of 1, 2, 4, 8 seconds");
+    let request = Request::App(AppId::parse("/web").unwrap());
+    assert!(sim.waiting[&request].delayed_until.is_some(), "and it says what it waits for");
+}
+
+#[test]
+fn what_has_no_place_says_why_for_each_node() {
+    let mut sim = Sim::new(&["a1", "b1"]);
+    sim.put(|app| {
+        app.constraints = vec![Constraint { field: "hostname".into(), operator: Operator::Unique, value: None }];
+    });
+    sim.settle();
+    let waiting = &sim.waiting[&Request::App(AppId::parse("/web").unwrap())];
+    assert_eq!(waiting.count, 1);
+    assert_eq!(waiting.agents.len(), 2);
+    assert!(waiting.agents.values().all(|reasons| matches!(reasons.as_slice(), [Against::Constraint { .. }])));
+}
+
+#[test]
+fn every_slot_of_a_job_runs_once_whoever_leads() {
+    let mut sim = Sim::new(&["a1", "b1"]);
+    let definition = job("tick", "R//PT1S", sim.now);
+    let Trigger::Schedule(schedule) = &definition.trigger else { panic!("it has a schedule") };
+    let (next, remaining) = runs::first_slot(schedule, sim.now);
+    let put = Command::PutJob { job: Box::new(definition), next, remaining, based_on: None, at: sim.now };
+    assert_eq!(sim.apply(put).result, Ok(()));
+    for tick in 0..120u64 {
+        // Now and then nobody leads for up to five seconds, and then somebody else does.
+        if tick % 20 == 19 {
+            sim.pass(tick % 7 * 700);
+            sim.new_leader();
+        }
+        sim.settle();
+        sim.finish_runs();
+        sim.settle();
+        sim.pass(500);
+    }
+    for _ in 0..20 {
+        sim.settle();
+        sim.finish_runs();
+    }
+    let slot = |task: &TaskId| task.as_str().split(':').nth(1).and_then(|ms| ms.parse::<i64>().ok()).expect("ct:<slot>:…");
+    let slots: Vec<i64> = sim.run_starts.iter().map(slot).collect();
+    assert!(slots.len() > 50, "{} slots", slots.len());
+    for pair in slots.windows(2) {
+        assert_eq!(pair[1] - pair[0], 1000, "slots follow each other without gap or repeat");
+    }
+}

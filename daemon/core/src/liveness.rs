@@ -1,0 +1,71 @@
+//! Which agents fell silent, and which of their tasks are given up. Silence is leader memory: only its consequences are
+//! written to the log.
+
+use crate::ids::AgentId;
+use crate::state::{ClusterState, Command};
+use crate::task::{Owner, Task, TaskState};
+use crate::time::{Millis, Timestamp};
+use std::collections::BTreeMap;
+
+/// How long a run's attempt on a silent agent is waited for before it counts as lost and is tried again elsewhere.
+pub const RUN_UNREACHABLE_GRACE: Millis = Millis::from_secs(30);
+
+/// What follows from silence.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Liveness {
+    /// Agents to mark, tasks to forget.
+    pub commands: Vec<Command>,
+    /// When the next silence becomes too long.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// Decides. `heard` says when this leader last heard from each agent; one it never heard from counts from `leading_since`.
+pub fn decide(
+    state: &ClusterState,
+    heard: &BTreeMap<AgentId, Timestamp>,
+    leading_since: Timestamp,
+    timeout: Millis,
+    now: Timestamp,
+) -> Liveness {
+    let mut liveness = Liveness::default();
+    for (id, agent) in state.agents.iter().filter(|(_, agent)| agent.is_up()) {
+        let due = heard.get(id).copied().unwrap_or(leading_since) + timeout;
+        if due <= now {
+            liveness.commands.push(Command::MarkAgentUnreachable { agent: agent.info.id.clone(), at: now });
+        } else {
+            liveness.wake(due);
+        }
+    }
+    for task in state.tasks.values() {
+        let Some(since) = task.unreachable_since else { continue };
+        match given_up_at(state, task, since) {
+            Some(due) if due <= now => liveness.commands.push(Command::ExpungeTask {
+                task: task.id.clone(),
+                state: TaskState::Lost,
+                message: format!("agent {} has not answered since {since}", task.host),
+                at: now,
+            }),
+            Some(due) => liveness.wake(due),
+            None => {}
+        }
+    }
+    liveness
+}
+
+impl Liveness {
+    fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
+}
+
+fn given_up_at(state: &ClusterState, task: &Task, since: Timestamp) -> Option<Timestamp> {
+    match &task.spec.owner {
+        Owner::App { app, .. } => match state.apps.get(app) {
+            Some(record) if task.kill.is_none() => record.app.unreachable.expunge_at(since),
+            // Nobody wants it back: deleted, scaled away or replaced while it was out of reach.
+            _ => Some(since),
+        },
+        Owner::Run { .. } if task.kill.is_some() => Some(since),
+        Owner::Run { .. } => Some(since + RUN_UNREACHABLE_GRACE),
+    }
+}
