@@ -224,7 +224,7 @@ impl RunDecision {
                     remaining = remaining.map(|left| left.saturating_sub(1));
                     let following = if remaining == Some(0) { None } else { schedule.slot_after(slot) };
                     // A slot before the job's first definition may have run under an older job of that name.
-                    let id = RunId::of(&job.name, slot.max(record.created_at).0);
+                    let id = unused_id(entry, live.iter().copied(), slot.max(record.created_at));
                     let run = Box::new(new_run(entry, id, slot, Cause::Slot, now));
                     self.commands.push(Command::StartRun { run, expected_next: next, next: following, remaining, at: now });
                     next = following;
@@ -294,10 +294,11 @@ fn new_run(entry: &JobEntry, id: RunId, slot: Timestamp, cause: Cause, now: Time
     }
 }
 
-/// An id for a run that stands for no slot: the time, or the next millisecond that no other run has taken.
-fn unused_id<'a>(entry: &'a JobEntry, live: impl Iterator<Item = &'a Run>, now: Timestamp) -> RunId {
+/// An id for a run of `time`, or of the next millisecond that no other run has taken: one by hand may have been begun in the
+/// very millisecond of a slot.
+fn unused_id<'a>(entry: &'a JobEntry, live: impl Iterator<Item = &'a Run>, time: Timestamp) -> RunId {
     let taken: BTreeSet<&RunId> = live.chain(&entry.record.history).map(|run| &run.id).collect();
-    let mut ids = (now.0..).map(|ms| RunId::of(&entry.job.name, ms));
+    let mut ids = (time.0..).map(|ms| RunId::of(&entry.job.name, ms));
     ids.find(|id| !taken.contains(id)).expect("a job's runs are finite in number")
 }
 
