@@ -288,6 +288,11 @@ impl Credentials {
         })
     }
 
+    /// The authority's certificate.
+    pub fn authority(&self) -> &CertificateDer<'static> {
+        &self.authority
+    }
+
     /// The authority's certificate as it stands in `ca.pem`.
     pub fn authority_pem(&self) -> Result<String, Error> {
         read(&self.dir, AUTHORITY_CERTIFICATE)

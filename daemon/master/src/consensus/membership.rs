@@ -1,0 +1,327 @@
+//! Who the masters are, and how they become more and fewer while the cluster runs.
+//!
+//! A new master starts with an empty log and says so to any other (`POST /cluster/v1/members`); the leader adds
+//! it as a learner, waits until it has caught up, and makes it a voter. One change at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use drover_pki::client::{self, ClientError, ClusterClient};
+use drover_pki::tls::Expect;
+use hyper::{Request, StatusCode};
+use openraft::ChangeMembers;
+use openraft::error::{ChangeMembershipError, ClientWriteError, RaftError};
+use serde::{Deserialize, Serialize};
+
+use super::propose::leader_of;
+use super::types::MasterNode;
+use super::{Consensus, Master};
+
+/// Where a new master announces itself.
+pub(crate) const MEMBERS_PATH: &str = "/cluster/v1/members";
+
+/// How long one change of the membership may take: a new master has to catch up within it.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(120);
+
+/// Between two rounds through the masters known, when none of them took the announcement.
+const ANNOUNCE_PAUSE: Duration = Duration::from_secs(1);
+
+const ANSWER_LIMIT: usize = 64 << 10;
+
+/// A master with what the leader knows of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its Raft node id.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// Its cluster listener.
+    pub address: String,
+    /// What it does in consensus.
+    pub role: MemberRole,
+    /// Log entries it is behind; known to the leader only.
+    pub lag: Option<u64>,
+    /// Milliseconds since it last answered; known to the leader only.
+    pub seen_ago_ms: Option<u64>,
+}
+
+/// What a master does in consensus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemberRole {
+    /// Decides.
+    Leader,
+    /// Votes.
+    Follower,
+    /// Is catching up.
+    Learner,
+}
+
+/// Why the membership was not changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MembershipError {
+    /// Only the leader can.
+    #[error("this master does not lead")]
+    NotLeader {
+        /// Who does, if that is known.
+        leader: Option<Master>,
+    },
+    /// Another master has the name or the address.
+    #[error("master {name} ({id}) is at {address} already: if it is lost, run `drover masters remove {name}` first")]
+    Taken {
+        /// The other's id.
+        id: u64,
+        /// The other's name.
+        name: String,
+        /// The other's address.
+        address: String,
+    },
+    /// No master has the name.
+    #[error("there is no master {0}")]
+    Unknown(String),
+    /// Somebody has to keep the state.
+    #[error("it is the last master")]
+    Last,
+    /// Another change is under way.
+    #[error("another change of the masters is under way: try again in a moment")]
+    Busy,
+    /// It did not happen in time.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// What a new master says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Announcement {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) address: String,
+}
+
+/// What a master answers that does not lead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Misdirected {
+    pub(crate) error: String,
+    pub(crate) leader: Option<String>,
+}
+
+impl Consensus {
+    /// The masters, by name.
+    pub fn members(&self) -> Vec<Member> {
+        let metrics = self.inner.raft.metrics();
+        let known = metrics.borrow();
+        let voters: BTreeSet<u64> = known.membership_config.voter_ids().collect();
+        let mut members: Vec<Member> = known
+            .membership_config
+            .nodes()
+            .map(|(id, node)| {
+                let role = match (known.current_leader == Some(*id), voters.contains(id)) {
+                    (true, _) => MemberRole::Leader,
+                    (false, true) => MemberRole::Follower,
+                    (false, false) => MemberRole::Learner,
+                };
+                let matched = known.replication.as_ref().and_then(|replication| replication.get(id));
+                let lag = matched.map(|matched| {
+                    let behind = known.last_log_index.map_or(0, |last| last + 1);
+                    behind.saturating_sub(matched.map_or(0, |matched| matched.index + 1))
+                });
+                let seen_ago_ms = match (&known.replication, *id == self.inner.me.id) {
+                    (None, _) => None,
+                    (Some(_), true) => Some(0),
+                    (Some(_), false) => {
+                        self.inner.network.answered(*id).map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX))
+                    }
+                };
+                Member { id: *id, name: node.name.clone(), address: node.address.clone(), role, lag, seen_ago_ms }
+            })
+            .collect();
+        members.sort_by(|a, b| a.name.cmp(&b.name));
+        members
+    }
+
+    /// Makes a master a voter, in as many steps as are missing. Only the leader can. Repeating it is harmless; a
+    /// member that moved gets its new address.
+    pub async fn add_master(&self, id: u64, name: &str, address: &str) -> Result<(), MembershipError> {
+        self.one_at_a_time(self.add(id, MasterNode { name: name.to_owned(), address: address.to_owned() })).await
+    }
+
+    /// Takes a master out of the cluster. Only the leader can; it may remove itself.
+    pub async fn remove_master(&self, name: &str) -> Result<(), MembershipError> {
+        self.one_at_a_time(self.remove(name)).await
+    }
+
+    async fn one_at_a_time(
+        &self,
+        change: impl Future<Output = Result<(), MembershipError>>,
+    ) -> Result<(), MembershipError> {
+        let Ok(_turn) = self.inner.membership.try_lock() else { return Err(MembershipError::Busy) };
+        let late = || MembershipError::Unavailable("the masters did not agree on it in time".to_owned());
+        tokio::time::timeout(CHANGE_PATIENCE, change).await.map_err(|_| late())?
+    }
+
+    async fn add(&self, id: u64, node: MasterNode) -> Result<(), MembershipError> {
+        let raft = &self.inner.raft;
+        let (known, is_voter) = {
+            let metrics = raft.metrics();
+            let membership = metrics.borrow().membership_config.clone();
+            for (other, taken) in membership.nodes() {
+                if *other != id && (taken.name == node.name || taken.address == node.address) {
+                    let (name, address) = (taken.name.clone(), taken.address.clone());
+                    return Err(MembershipError::Taken { id: *other, name, address });
+                }
+            }
+            (membership.membership().get_node(&id).cloned(), membership.voter_ids().any(|voter| voter == id))
+        };
+        match known {
+            Some(known) if known == node => {}
+            Some(_) => {
+                tracing::info!(master = %node.name, address = %node.address, "a master has a new address");
+                let change = ChangeMembers::SetNodes(BTreeMap::from([(id, node.clone())]));
+                raft.change_membership(change, true).await.map_err(membership_error)?;
+            }
+            None => tracing::info!(master = %node.name, address = %node.address, id, "a master joins"),
+        }
+        if is_voter {
+            return Ok(());
+        }
+        raft.add_learner(id, node.clone(), true).await.map_err(membership_error)?;
+        let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
+        raft.change_membership(change, true).await.map_err(membership_error)?;
+        tracing::info!(master = %node.name, id, "a master joined");
+        Ok(())
+    }
+
+    async fn remove(&self, name: &str) -> Result<(), MembershipError> {
+        let raft = &self.inner.raft;
+        let (id, voters) = {
+            let metrics = raft.metrics();
+            let membership = metrics.borrow().membership_config.clone();
+            let id = membership.nodes().find(|(_, node)| node.name == name).map(|(id, _)| *id);
+            let id = id.ok_or_else(|| MembershipError::Unknown(name.to_owned()))?;
+            (id, membership.voter_ids().collect::<BTreeSet<_>>())
+        };
+        let ids = BTreeSet::from([id]);
+        if voters == ids {
+            return Err(MembershipError::Last);
+        }
+        let change = match voters.contains(&id) {
+            true => ChangeMembers::RemoveVoters(ids),
+            false => ChangeMembers::RemoveNodes(ids),
+        };
+        raft.change_membership(change, false).await.map_err(membership_error)?;
+        tracing::info!(master = name, id, "a master was removed");
+        Ok(())
+    }
+
+    /// Makes sure that this master is a member, by asking the others until it is. Returns when it is, or when it
+    /// never will be. To be started once the cluster listener listens: the leader will want to catch this master up.
+    pub(crate) async fn announce(&self) {
+        let mut metrics = self.inner.raft.server_metrics();
+        let mut seeds = self.inner.credentials.identity.peers.clone();
+        seeds.retain(|seed| *seed != self.inner.me.address);
+        loop {
+            match self.standing() {
+                Standing::Voter => return,
+                Standing::Removed => {
+                    tracing::warn!("this master is not a member of its cluster any more: it was removed by an operator");
+                    return;
+                }
+                Standing::New => {}
+            }
+            for address in seeds.clone() {
+                if self.announce_to(address).await {
+                    break;
+                }
+            }
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(ANNOUNCE_PAUSE) => {}
+                () = self.inner.stop.cancelled() => return,
+            }
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        let metrics = self.inner.raft.metrics();
+        let known = metrics.borrow();
+        let me = self.inner.me.id;
+        let node = known.membership_config.membership().get_node(&me);
+        let is_voter = known.membership_config.voter_ids().any(|voter| voter == me);
+        let moved = node.is_some_and(|node| node.address != self.inner.me.address || node.name != self.inner.me.name);
+        match node {
+            Some(_) if is_voter && !moved => Standing::Voter,
+            None if known.membership_config.nodes().next().is_some() => Standing::Removed,
+            _ => Standing::New,
+        }
+    }
+
+    /// Asks one master, and the leader it names. True once a leader has taken this master in.
+    async fn announce_to(&self, first: String) -> bool {
+        let announcement =
+            Announcement { id: self.inner.me.id, name: self.inner.me.name.clone(), address: self.inner.me.address.clone() };
+        let mut address = first;
+        for _hop in 0..3 {
+            match self.post_announcement(&address, &announcement).await {
+                Ok(Answer::Taken) => return true,
+                Ok(Answer::Elsewhere(leader)) => address = leader,
+                Ok(Answer::Refused(why)) => {
+                    tracing::warn!(%address, %why, "the cluster does not take this master in");
+                    return false;
+                }
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::debug!(%address, error, "cannot announce this master");
+                    return false;
+                }
+            }
+        }
+        false
+    }
+
+    async fn post_announcement(&self, address: &str, announcement: &Announcement) -> Result<Answer, ClientError> {
+        let client = ClusterClient::new(&self.inner.credentials, address, Expect::AnyMaster);
+        let body = serde_json::to_vec(announcement).expect("an announcement is plain data");
+        let request = Request::post(MEMBERS_PATH).body(client::full(body)).expect("a constant path makes a request");
+        let asked = tokio::time::timeout(CHANGE_PATIENCE, client.call(request, ANSWER_LIMIT));
+        let answer = asked.await.map_err(|_| ClientError::Timeout { address: address.to_owned() })??;
+        let told: Option<Misdirected> = serde_json::from_slice(answer.body()).ok();
+        Ok(match (answer.status(), told) {
+            (StatusCode::OK | StatusCode::NO_CONTENT, _) => Answer::Taken,
+            (StatusCode::MISDIRECTED_REQUEST, Some(Misdirected { leader: Some(leader), .. })) => Answer::Elsewhere(leader),
+            (_, Some(told)) => Answer::Refused(told.error),
+            (status, None) => Answer::Refused(status.to_string()),
+        })
+    }
+}
+
+/// How this master stands to the membership it knows.
+enum Standing {
+    /// A voter under its present address.
+    Voter,
+    /// Never heard of a membership, or has yet to become a voter, or moved.
+    New,
+    /// Knows a membership, and is not in it.
+    Removed,
+}
+
+enum Answer {
+    Taken,
+    Elsewhere(String),
+    Refused(String),
+}
+
+fn membership_error(error: RaftError<u64, ClientWriteError<u64, MasterNode>>) -> MembershipError {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
+            MembershipError::NotLeader { leader: leader_of(forward) }
+        }
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => match error {
+            ChangeMembershipError::InProgress(_) => MembershipError::Busy,
+            ChangeMembershipError::EmptyMembership(_) => MembershipError::Last,
+            ChangeMembershipError::LearnerNotFound(_) => {
+                MembershipError::Unavailable("the master was removed meanwhile".to_owned())
+            }
+        },
+        RaftError::Fatal(fatal) => MembershipError::Unavailable(fatal.to_string()),
+    }
+}

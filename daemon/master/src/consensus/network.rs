@@ -1,0 +1,317 @@
+//! Raft between masters: JSON over the cluster listener, one kept HTTP/2 connection per peer.
+//!
+//! ```text
+//! POST /raft/v1/append     AppendEntriesRequest  → {"Ok": AppendEntriesResponse} or {"Err": …}
+//! POST /raft/v1/vote       VoteRequest           → {"Ok": VoteResponse} or {"Err": …}
+//! POST /raft/v1/snapshot   a line of JSON, then the snapshot file → {"Ok": SnapshotResponse} or {"Err": …}
+//! ```
+//!
+//! Both sides know from TLS whom they talk to. A client refuses a connection to any master but the one it means
+//! (a wrong address would make a leader replicate to itself); a server refuses a message that claims to be of
+//! another master than its sender. `410 Gone` tells a candidate that it is not a member any more.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use drover_pki::Credentials;
+use drover_pki::client::{self, Body, BodyError, ClientError, ClusterClient};
+use drover_pki::tls::Expect;
+use futures_util::stream;
+use http_body_util::{BodyExt, Limited, StreamBody};
+use hyper::body::Frame;
+use hyper::{Request, StatusCode};
+use openraft::error::{
+    NetworkError, RPCError, RaftError, RemoteError, ReplicationClosed, StreamingError, Timeout, Unreachable,
+};
+use openraft::network::{Backoff, RPCOption, RPCTypes, RaftNetwork, RaftNetworkFactory};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
+use openraft::{OptionalSend, Snapshot};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
+
+use super::types::{Fatal, MasterNode, SnapshotMeta, Types, Vote};
+
+/// Under this are the paths that only masters may ask for.
+pub(crate) const PREFIX: &str = "/raft/v1/";
+
+pub(super) const APPEND: &str = "/raft/v1/append";
+pub(super) const VOTE: &str = "/raft/v1/vote";
+pub(super) const SNAPSHOT: &str = "/raft/v1/snapshot";
+
+const ANSWER_LIMIT: usize = 1 << 20;
+
+const SNAPSHOT_CHUNK: usize = 256 << 10;
+
+/// Requests in a row that were not answered in time before the connection is suspected and made anew. A
+/// connection whose peer vanished would otherwise swallow requests until its next ping fails.
+const TIMEOUTS_TO_RECONNECT: u32 = 4;
+
+/// Pauses between attempts to reach a peer that cannot be reached.
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// What precedes a snapshot file on the wire.
+#[derive(Serialize, Deserialize)]
+pub(super) struct SnapshotHead {
+    pub(super) vote: Vote,
+    pub(super) meta: SnapshotMeta,
+}
+
+/// Makes and keeps the clients of the other masters. Clones share them.
+#[derive(Clone)]
+pub(super) struct Network {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    me: u64,
+    credentials: Credentials,
+    peers: Mutex<BTreeMap<u64, Arc<Peer>>>,
+    /// Another master said that this one is not a member.
+    removed: watch::Sender<bool>,
+}
+
+struct Peer {
+    me: u64,
+    id: u64,
+    node: MasterNode,
+    client: ClusterClient,
+    health: Mutex<Health>,
+    removed: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Health {
+    answered: Option<Instant>,
+    timeouts: u32,
+    /// Reported as unreachable and not yet as reached again.
+    is_lost: bool,
+}
+
+/// Why a call failed.
+enum CallError {
+    Timeout(Duration),
+    Client(ClientError),
+    Status(StatusCode),
+    Nonsense(serde_json::Error),
+}
+
+impl Network {
+    pub(super) fn new(me: u64, credentials: Credentials) -> Self {
+        let removed = watch::Sender::new(false);
+        Self { shared: Arc::new(Shared { me, credentials, peers: Mutex::default(), removed }) }
+    }
+
+    /// When a master last answered this one.
+    pub(super) fn answered(&self, id: u64) -> Option<Instant> {
+        let peers = self.shared.peers.lock().expect("nothing panics while it holds the peers");
+        peers.get(&id).and_then(|peer| peer.health().answered)
+    }
+
+    /// Whether another master said that this one was removed.
+    pub(super) fn removed(&self) -> watch::Receiver<bool> {
+        self.shared.removed.subscribe()
+    }
+
+    fn peer(&self, id: u64, node: &MasterNode) -> Arc<Peer> {
+        let mut peers = self.shared.peers.lock().expect("nothing panics while it holds the peers");
+        match peers.get(&id) {
+            Some(peer) if peer.node == *node => peer.clone(),
+            _ => {
+                let client = ClusterClient::new(&self.shared.credentials, node.address.clone(), Expect::Master(id));
+                let peer = Arc::new(Peer {
+                    me: self.shared.me,
+                    id,
+                    node: node.clone(),
+                    client,
+                    health: Mutex::default(),
+                    removed: self.shared.removed.clone(),
+                });
+                peers.insert(id, peer.clone());
+                peer
+            }
+        }
+    }
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Connection;
+
+    async fn new_client(&mut self, target: u64, node: &MasterNode) -> Connection {
+        Connection { peer: self.peer(target, node) }
+    }
+}
+
+impl Peer {
+    fn health(&self) -> std::sync::MutexGuard<'_, Health> {
+        self.health.lock().expect("nothing panics while it holds the health")
+    }
+
+    /// Posts a request and reads the answer, all within `patience`.
+    async fn call<A: DeserializeOwned>(&self, path: &str, body: Body, patience: Duration) -> Result<A, CallError> {
+        let request = Request::post(path).header("content-type", "application/json").body(body);
+        let request = request.expect("a constant path makes a request");
+        let answer = match tokio::time::timeout(patience, self.client.call(request, ANSWER_LIMIT)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => {
+                self.report_lost(&error);
+                return Err(CallError::Client(error));
+            }
+            Err(_) => {
+                self.count_timeout().await;
+                return Err(CallError::Timeout(patience));
+            }
+        };
+        self.report_answer();
+        match answer.status() {
+            StatusCode::OK => serde_json::from_slice(answer.body()).map_err(CallError::Nonsense),
+            StatusCode::GONE => {
+                self.removed.send_if_modified(|removed| !std::mem::replace(removed, true));
+                Err(CallError::Status(StatusCode::GONE))
+            }
+            status => {
+                let why = String::from_utf8_lossy(answer.body());
+                tracing::warn!(master = %self.node.name, %status, %why, "a master refused a message of this one");
+                Err(CallError::Status(status))
+            }
+        }
+    }
+
+    fn report_answer(&self) {
+        let mut health = self.health();
+        health.answered = Some(Instant::now());
+        health.timeouts = 0;
+        if std::mem::replace(&mut health.is_lost, false) {
+            tracing::info!(master = %self.node.name, address = %self.node.address, "master is reached again");
+        }
+    }
+
+    fn report_lost(&self, error: &ClientError) {
+        if !std::mem::replace(&mut self.health().is_lost, true) {
+            let error = error as &dyn std::error::Error;
+            tracing::warn!(master = %self.node.name, address = %self.node.address, error, "master cannot be reached");
+        }
+    }
+
+    async fn count_timeout(&self) {
+        let is_suspect = {
+            let mut health = self.health();
+            health.timeouts += 1;
+            health.timeouts % TIMEOUTS_TO_RECONNECT == 0
+        };
+        if is_suspect {
+            self.report_lost(&ClientError::Timeout { address: self.node.address.clone() });
+            self.client.disconnect().await;
+        }
+    }
+
+    fn timeout(&self, action: RPCTypes, timeout: Duration) -> Timeout<u64> {
+        Timeout { action, id: self.me, target: self.id, timeout }
+    }
+}
+
+/// A peer as openraft's replication uses it.
+pub(super) struct Connection {
+    peer: Arc<Peer>,
+}
+
+impl Connection {
+    async fn rpc<A: DeserializeOwned>(
+        &self,
+        action: RPCTypes,
+        path: &str,
+        request: &impl Serialize,
+        option: &RPCOption,
+    ) -> Result<A, RPCError<u64, MasterNode, RaftError<u64>>> {
+        let body = client::full(serde_json::to_vec(request).expect("Raft's messages are plain data"));
+        let answer: Result<Result<A, RaftError<u64>>, _> = self.peer.call(path, body, option.soft_ttl()).await;
+        match answer {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(RemoteError::new_with_node(self.peer.id, self.peer.node.clone(), error).into()),
+            Err(CallError::Timeout(patience)) => Err(self.peer.timeout(action, patience).into()),
+            // Everything else is for the back-off: openraft repeats a NetworkError at once, for ever.
+            Err(CallError::Client(error)) => Err(Unreachable::new(&error).into()),
+            Err(CallError::Status(status)) => Err(Unreachable::new(&refused(status)).into()),
+            Err(CallError::Nonsense(error)) => Err(Unreachable::new(&error).into()),
+        }
+    }
+}
+
+fn refused(status: StatusCode) -> io::Error {
+    io::Error::other(format!("the peer answered with status {status}"))
+}
+
+impl RaftNetwork<Types> for Connection {
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<u64>, RPCError<u64, MasterNode, RaftError<u64>>> {
+        self.rpc(RPCTypes::AppendEntries, APPEND, &rpc, &option).await
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<u64>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<u64>, RPCError<u64, MasterNode, RaftError<u64>>> {
+        self.rpc(RPCTypes::Vote, VOTE, &rpc, &option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot<Types>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<u64>, StreamingError<Types, Fatal>> {
+        tracing::info!(master = %self.peer.node.name, snapshot = %snapshot.meta.snapshot_id, "sending a snapshot");
+        let head = SnapshotHead { vote, meta: snapshot.meta };
+        let file = tokio::fs::File::from_std(snapshot.snapshot.file);
+        let sending = self.peer.call(SNAPSHOT, snapshot_body(&head, file), option.hard_ttl());
+        let answer: Result<Result<SnapshotResponse<u64>, Fatal>, CallError> = tokio::select! {
+            answer = sending => answer,
+            closed = cancel => return Err(closed.into()),
+        };
+        match answer {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(RemoteError::new_with_node(self.peer.id, self.peer.node.clone(), error).into()),
+            Err(CallError::Timeout(patience)) => Err(self.peer.timeout(RPCTypes::InstallSnapshot, patience).into()),
+            Err(CallError::Client(error)) => Err(Unreachable::new(&error).into()),
+            Err(CallError::Status(status)) => Err(Unreachable::new(&refused(status)).into()),
+            Err(CallError::Nonsense(error)) => Err(NetworkError::new(&error).into()),
+        }
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(std::iter::successors(Some(BACKOFF_FIRST), |pause| Some((*pause * 2).min(BACKOFF_MAX))))
+    }
+}
+
+fn snapshot_body(head: &SnapshotHead, file: tokio::fs::File) -> Body {
+    let mut line = serde_json::to_vec(head).expect("a head is plain data");
+    line.push(b'\n');
+    let chunks = stream::try_unfold((Some(line), file), |(line, mut file)| async move {
+        let chunk = match line {
+            Some(line) => Bytes::from(line),
+            None => {
+                let mut chunk = Vec::with_capacity(SNAPSHOT_CHUNK);
+                (&mut file).take(SNAPSHOT_CHUNK as u64).read_to_end(&mut chunk).await?;
+                Bytes::from(chunk)
+            }
+        };
+        Ok::<_, BodyError>((!chunk.is_empty()).then(|| (Frame::data(chunk), (None, file))))
+    });
+    StreamBody::new(chunks).boxed_unsync()
+}
+
+/// Reads a whole body of at most `limit` bytes.
+pub(super) async fn collect(body: hyper::body::Incoming, limit: usize) -> Result<Bytes, BodyError> {
+    Ok(Limited::new(body, limit).collect().await?.to_bytes())
+}

@@ -1,0 +1,233 @@
+//! Writing to the log: many callers, few entries.
+//!
+//! openraft 0.9 syncs once per entry, and waits for it. So one task gathers what callers propose meanwhile into
+//! one entry, and keeps two entries on their way: throughput is then bounded by the commands that fit into an
+//! entry, and not by the syncs a disk does per second. Commands stay in the order in which they were proposed;
+//! those proposed together land in one entry.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use drover_core::state::{Command, Refusal};
+use openraft::error::{ClientWriteError, ForwardToLeader};
+use openraft::raft::ClientWriteResult;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Master;
+use super::types::{MasterNode, Outcome, Proposal, Raft, Types};
+
+/// Commands in one entry, unless one caller's group is larger.
+const COMMANDS_MAX: usize = 256;
+
+/// Bytes in one entry, roughly, unless one caller's group is larger.
+const ENTRY_BYTES: usize = 1 << 20;
+
+/// Bytes in one caller's group; beyond it the group is refused.
+const GROUP_BYTES: usize = 16 << 20;
+
+/// Entries on their way at once.
+const IN_FLIGHT: usize = 2;
+
+/// Groups that may wait; beyond it callers are told that the master is too busy.
+const WAITING_MAX: usize = 4096;
+
+/// How long a caller waits for its commands to be applied.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a command was not honoured.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// It was looked at and refused; it changed nothing.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// This master does not lead. The command was not taken, and never will be by this proposal.
+    #[error("this master does not lead")]
+    NotLeader {
+        /// Who does, if that is known.
+        leader: Option<Master>,
+    },
+    /// No majority took it in time. It may still be applied later.
+    #[error("no majority of the masters took it in time, so it may or may not happen")]
+    Unavailable,
+    /// Too much is waiting already; it was not taken.
+    #[error("this master has too much to do")]
+    TooBusy,
+    /// It is larger than what the log takes; it was not taken.
+    #[error("the change is too large: {bytes} bytes, and at most {GROUP_BYTES} are possible")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+}
+
+/// The callers' end. Clones share the queue.
+#[derive(Debug, Clone)]
+pub(super) struct Proposer {
+    queue: mpsc::Sender<Group>,
+}
+
+#[derive(Debug)]
+struct Group {
+    commands: Vec<Command>,
+    bytes: usize,
+    reply: oneshot::Sender<Answer>,
+}
+
+/// The entry's index and the results of the group's commands, or why there are none.
+type Answer = Result<(u64, Vec<Result<(), Refusal>>), ProposeError>;
+
+impl Proposer {
+    /// Starts the task that gathers proposals. It ends with the token.
+    pub(super) fn start(raft: Raft, tracker: &TaskTracker, stop: CancellationToken) -> Self {
+        let (queue, waiting) = mpsc::channel(WAITING_MAX);
+        let gatherer = Gatherer { raft, waiting, held: None, in_flight: Arc::new(Semaphore::new(IN_FLIGHT)) };
+        let replies = tracker.clone();
+        tracker.spawn(async move {
+            tokio::select! {
+                () = gatherer.run(replies) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        Self { queue }
+    }
+
+    pub(super) async fn propose(&self, commands: Vec<Command>) -> Vec<Result<u64, ProposeError>> {
+        let count = commands.len();
+        if count == 0 {
+            return Vec::new();
+        }
+        match self.propose_group(commands).await {
+            Ok((index, results)) => results.into_iter().map(|result| result.map(|()| index).map_err(Into::into)).collect(),
+            Err(error) => vec![Err(error); count],
+        }
+    }
+
+    async fn propose_group(&self, commands: Vec<Command>) -> Answer {
+        let bytes = size_of(&commands);
+        if bytes > GROUP_BYTES {
+            return Err(ProposeError::TooLarge { bytes });
+        }
+        let (reply, answer) = oneshot::channel();
+        self.queue.try_send(Group { commands, bytes, reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => ProposeError::TooBusy,
+            mpsc::error::TrySendError::Closed(_) => ProposeError::Unavailable,
+        })?;
+        match tokio::time::timeout(PATIENCE, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(ProposeError::Unavailable),
+        }
+    }
+}
+
+struct Gatherer {
+    raft: Raft,
+    waiting: mpsc::Receiver<Group>,
+    /// Did not fit into the last entry.
+    held: Option<Group>,
+    in_flight: Arc<Semaphore>,
+}
+
+impl Gatherer {
+    async fn run(mut self, replies: TaskTracker) {
+        loop {
+            // The place first: what is proposed while both are taken goes together into the next entry.
+            let place = self.in_flight.clone().acquire_owned().await.expect("the semaphore is never closed");
+            let Some(groups) = self.gather().await else { return };
+            let mut commands = Vec::with_capacity(groups.iter().map(|group| group.commands.len()).sum());
+            let mut callers = Vec::with_capacity(groups.len());
+            for group in groups {
+                callers.push((group.commands.len(), group.reply));
+                commands.extend(group.commands);
+            }
+            // In the order of the log from here on: openraft takes them one after the other.
+            let written = self.raft.client_write_ff(Proposal::new(commands)).await;
+            replies.spawn(async move {
+                let result = match written {
+                    Ok(receiver) => receiver.await.map_err(|_| ProposeError::Unavailable),
+                    Err(_fatal) => Err(ProposeError::Unavailable),
+                };
+                drop(place);
+                answer(callers, result);
+            });
+        }
+    }
+
+    /// Waits for a group, and takes as many as are there and fit.
+    async fn gather(&mut self) -> Option<Vec<Group>> {
+        let mut groups: Vec<Group> = Vec::new();
+        let (mut commands, mut bytes) = (0, 0);
+        loop {
+            let next = match self.held.take() {
+                Some(held) => Some(held),
+                None if groups.is_empty() => Some(self.waiting.recv().await?),
+                None => self.waiting.try_recv().ok(),
+            };
+            let Some(group) = next else { return Some(groups) };
+            if group.reply.is_closed() {
+                // The caller gave up, and was told that nobody knows: then nothing is the better outcome.
+                continue;
+            }
+            commands += group.commands.len();
+            bytes += group.bytes;
+            if !groups.is_empty() && (commands > COMMANDS_MAX || bytes > ENTRY_BYTES) {
+                self.held = Some(group);
+                return Some(groups);
+            }
+            groups.push(group);
+        }
+    }
+}
+
+fn answer(callers: Vec<(usize, oneshot::Sender<Answer>)>, result: Result<ClientWriteResult<Types>, ProposeError>) {
+    let outcome = match result {
+        Ok(Ok(response)) => Ok((response.log_id.index, response.data)),
+        // openraft says so when it did not append the entry, or when a new leader's log took its place.
+        Ok(Err(ClientWriteError::ForwardToLeader(forward))) => Err(not_leader(forward)),
+        Ok(Err(ClientWriteError::ChangeMembershipError(_))) => Err(ProposeError::Unavailable),
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok((index, Outcome { results })) => {
+            let mut results = results.into_iter();
+            for (count, reply) in callers {
+                let own: Vec<_> = results.by_ref().take(count).collect();
+                // A caller that is gone does not want to know.
+                reply.send(Ok((index, own))).ok();
+            }
+        }
+        Err(error) => {
+            for (_, reply) in callers {
+                reply.send(Err(error.clone())).ok();
+            }
+        }
+    }
+}
+
+fn not_leader(forward: ForwardToLeader<u64, MasterNode>) -> ProposeError {
+    ProposeError::NotLeader { leader: leader_of(forward) }
+}
+
+pub(super) fn leader_of(forward: ForwardToLeader<u64, MasterNode>) -> Option<Master> {
+    let (id, node) = forward.leader_id.zip(forward.leader_node)?;
+    Some(Master { id, name: node.name, address: node.address })
+}
+
+/// The length of some commands as JSON, without keeping the JSON.
+fn size_of(commands: &[Command]) -> usize {
+    struct Counter(usize);
+    impl io::Write for Counter {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counter = Counter(0);
+    serde_json::to_writer(&mut counter, commands).expect("commands are plain data");
+    counter.0
+}
