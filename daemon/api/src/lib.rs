@@ -3,3 +3,4 @@
 
 pub mod agent;
 pub mod drover;
+pub mod v2;

@@ -108,9 +108,7 @@ pub fn plan(state: &ClusterState, request: Request) -> Result<Plan, Refused> {
         let current = state.apps.get(&id).map(|record| &record.app);
         let to = match (edit, current) {
             (Edit::Put(app), _) => changed(ports.assign(*app, current)?, current, version),
-            (Edit::Restart, Some(current)) => {
-                Some(Some(App { version, last_config_change_at: version, ..current.clone() }))
-            }
+            (Edit::Restart, Some(current)) => Some(Some(App { version, last_config_change_at: version, ..current.clone() })),
             (Edit::Remove, Some(_)) => Some(None),
             (Edit::Restart | Edit::Remove, None) => return Err(Refused::Unknown(id)),
         };

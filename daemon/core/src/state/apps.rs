@@ -28,7 +28,8 @@ impl ClusterState {
         if deployment.version <= self.last_version {
             return Err(Refusal::Stale("the set of apps".into()));
         }
-        let holders: BTreeSet<&DeploymentId> = deployment.apps().iter().filter_map(|app| self.index.held_by.get(*app)).collect();
+        let holders: BTreeSet<&DeploymentId> =
+            deployment.apps().iter().filter_map(|app| self.index.held_by.get(*app)).collect();
         let conflicts: Vec<DeploymentId> = holders.into_iter().cloned().collect();
         if !conflicts.is_empty() && !force {
             return Err(Refusal::Locked(conflicts));
