@@ -25,6 +25,7 @@ pub mod state;
 pub mod allocator;
 pub mod app_spec;
 pub mod change;
+pub mod job_change;
 pub mod liveness;
 pub mod matcher;
 pub mod runs;
