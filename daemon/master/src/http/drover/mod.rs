@@ -1,0 +1,196 @@
+//! drover's own dialect, `/drover/v1`. Shapes and routes: [`drover_api::drover`].
+
+mod logs;
+mod views;
+mod why;
+
+use super::{Api, json, query, segments};
+use crate::clock;
+use crate::consensus::ProposeError;
+use bytes::Bytes;
+use drover_api::drover::{self as api, ApiVersion, Fault, Masters, PROBLEM_JSON, Problem, Stopped, Token, TokenRequest, code};
+use drover_core::ids::{JobName, TaskId};
+use drover_core::state::{Command, JoinToken, NodeRole, Refusal};
+use drover_core::time::Millis;
+use drover_pki::client::Body;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode};
+use std::sync::Arc;
+
+/// Longest life of a join token, seconds.
+const TOKEN_TTL_SECONDS_MAX: u64 = 30 * 24 * 3600;
+
+/// A refused request: status and what to say.
+#[derive(Debug)]
+pub(super) struct Refused(StatusCode, Problem);
+
+impl Refused {
+    pub(super) fn new(status: StatusCode, code: &str, error: impl Into<String>) -> Self {
+        Self(status, Problem { error: error.into(), code: code.to_owned(), ..Problem::default() })
+    }
+
+    pub(super) fn not_found(what: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code::NOT_FOUND, format!("there is no {what}"))
+    }
+
+    pub(super) fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.1.remedy = Some(remedy.into());
+        self
+    }
+
+    fn faults(faults: Vec<Fault>) -> Self {
+        let mut refused = Self::new(StatusCode::UNPROCESSABLE_ENTITY, code::BAD_REQUEST, "the request is not valid");
+        refused.1.faults = faults;
+        refused
+    }
+
+    fn into_response(self) -> Response<Body> {
+        let mut response = json(self.0, &self.1);
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        response
+    }
+}
+
+impl From<ProposeError> for Refused {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::Refused(Refusal::NotFound(what)) => Self::not_found(what),
+            ProposeError::Refused(refusal) => Self::new(StatusCode::CONFLICT, code::CONFLICT, refusal.to_string()),
+            other => Self::new(StatusCode::SERVICE_UNAVAILABLE, code::NO_LEADER, other.to_string())
+                .remedy("try again: another master will lead in a moment"),
+        }
+    }
+}
+
+/// A problem of the plumbing, before any route was looked at.
+pub(super) fn problem(status: StatusCode, error: &str, because: &str, remedy: &str) -> Response<Body> {
+    let code = match status {
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY => code::NO_LEADER,
+        StatusCode::NOT_FOUND => code::NOT_FOUND,
+        status if status.is_client_error() => code::BAD_REQUEST,
+        _ => code::INTERNAL,
+    };
+    let mut refused = Refused::new(status, code, error);
+    refused.1.because = (!because.is_empty()).then(|| because.to_owned());
+    refused.1.remedy = (!remedy.is_empty()).then(|| remedy.to_owned());
+    refused.into_response()
+}
+
+/// Answers a request of this dialect, or of none.
+pub(super) async fn handle(api: &Arc<Api>, head: &Parts, body: Bytes) -> Response<Body> {
+    route(api, head, body).await.unwrap_or_else(Refused::into_response)
+}
+
+async fn route(api: &Arc<Api>, head: &Parts, body: Bytes) -> Result<Response<Body>, Refused> {
+    let path = segments(head.uri.path());
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    let ["drover", "v1", route @ ..] = path.as_slice() else {
+        return Err(Refused::not_found(format!("resource {}", head.uri.path()))
+            .remedy("apps are under /v2, jobs under /v1/scheduler, the rest under /drover/v1"));
+    };
+    let parameters = query(head);
+    let ok = |body: &dyn erased::Json| Ok(body.answer(StatusCode::OK));
+    match (&head.method, route) {
+        (&Method::GET, ["status"]) => ok(&views::status(api)),
+        (&Method::GET, ["nodes"]) => ok(&views::nodes(api)),
+        (&Method::GET, ["tasks"]) => ok(&views::tasks(api, &parameters)),
+        (&Method::POST, ["tasks", id, "stop"]) => stop_task(api, id).await,
+        (&Method::GET, ["jobs"]) => ok(&views::jobs(api)),
+        (&Method::GET, ["jobs", name]) => ok(&views::job(api, name)?),
+        (&Method::POST, ["jobs", name, "run"]) => run_job(api, name, &body).await,
+        (&Method::GET, ["masters"]) => ok(&views::masters(api)),
+        (&Method::POST, ["masters", name, "remove"]) => remove_master(api, name).await,
+        (&Method::GET, ["why", "apps", id @ ..]) => ok(&why::app(api, &format!("/{}", id.join("/")))?),
+        (&Method::GET, ["why", "jobs", name]) => ok(&why::job(api, name)?),
+        (&Method::GET, ["why", "tasks", id]) => ok(&why::task(api, id)?),
+        (&Method::POST, ["tokens"]) => create_token(api, &body).await,
+        (&Method::GET, ["logs"]) => logs::serve(api, &parameters),
+        _ => Err(Refused::not_found(format!("route {} {}", head.method, head.uri.path()))),
+    }
+}
+
+/// Lets one closure answer with any shape.
+mod erased {
+    use super::{Body, Response, StatusCode, json};
+
+    pub(super) trait Json {
+        fn answer(&self, status: StatusCode) -> Response<Body>;
+    }
+
+    impl<T: serde::Serialize> Json for T {
+        fn answer(&self, status: StatusCode) -> Response<Body> {
+            json(status, self)
+        }
+    }
+}
+
+async fn stop_task(api: &Arc<Api>, id: &str) -> Result<Response<Body>, Refused> {
+    let task = TaskId::new(id);
+    if !api.consensus.read(|state| state.tasks.contains_key(&task)) {
+        return Err(Refused::not_found(format!("task {id}")).remedy("drover tasks list"));
+    }
+    let kill = Command::KillTask { task: task.clone(), why: "an operator asked for it".into(), at: clock::now() };
+    match api.consensus.propose(kill).await {
+        // Told twice is told.
+        Ok(_) | Err(ProposeError::Refused(Refusal::Stale(_))) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(json(StatusCode::ACCEPTED, &Stopped { api_version: ApiVersion, task: task.to_string() }))
+}
+
+async fn run_job(api: &Arc<Api>, name: &str, body: &Bytes) -> Result<Response<Body>, Refused> {
+    let request: api::RunRequest = if body.is_empty() { api::RunRequest::default() } else { parse(body)? };
+    let job = JobName::parse(name).map_err(|_| Refused::not_found(format!("job {name}")))?;
+    let at = clock::now();
+    let command = api.consensus.read(|state| drover_core::runs::manual_run(state, &job, request.arguments.clone(), at));
+    let command = command.ok_or_else(|| Refused::not_found(format!("job {name}")))?;
+    let Command::StartRun { run, .. } = &command else {
+        return Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, code::INTERNAL, "a manual run begins with StartRun"));
+    };
+    let run = api::Run::from(run.as_ref());
+    api.consensus.propose(command).await?;
+    Ok(json(StatusCode::CREATED, &api::RunStarted { api_version: ApiVersion, run }))
+}
+
+async fn remove_master(api: &Arc<Api>, name: &str) -> Result<Response<Body>, Refused> {
+    let members = api.consensus.members();
+    if !members.iter().any(|member| member.name == name) {
+        return Err(Refused::not_found(format!("master {name}")).remedy("drover masters list"));
+    }
+    api.consensus.remove_master(name).await.map_err(|error| {
+        Refused::new(StatusCode::CONFLICT, code::MAJORITY, format!("master {name} cannot be removed: {error}"))
+    })?;
+    let masters: Masters = views::masters(api);
+    Ok(json(StatusCode::OK, &masters))
+}
+
+async fn create_token(api: &Arc<Api>, body: &Bytes) -> Result<Response<Body>, Refused> {
+    let request: TokenRequest = parse(body)?;
+    let mut faults = Vec::new();
+    if !(1..=TOKEN_TTL_SECONDS_MAX).contains(&request.ttl_seconds) {
+        let message = format!("must be between 1 and {TOKEN_TTL_SECONDS_MAX}");
+        faults.push(Fault { path: "/ttlSeconds".into(), message });
+    }
+    if request.uses == 0 {
+        faults.push(Fault { path: "/uses".into(), message: "must be at least 1".into() });
+    }
+    if !faults.is_empty() {
+        return Err(Refused::faults(faults));
+    }
+    let at = clock::now();
+    let expires_at = at + Millis::from_secs(request.ttl_seconds);
+    let role = match request.role {
+        api::NodeRole::Master => NodeRole::Master,
+        api::NodeRole::Agent => NodeRole::Agent,
+    };
+    let token = drover_pki::JoinToken::generate(&api.authority);
+    let record = JoinToken { role, expires_at, uses_left: request.uses };
+    api.consensus.propose(Command::PutJoinToken { hash: token.hash(), token: record, at }).await?;
+    let answer = Token { api_version: ApiVersion, token: token.to_string(), expires_at: expires_at.into() };
+    Ok(json(StatusCode::CREATED, &answer))
+}
+
+fn parse<T: serde::de::DeserializeOwned>(body: &Bytes) -> Result<T, Refused> {
+    serde_json::from_slice(body).map_err(|error| Refused::faults(vec![Fault { path: "/".into(), message: error.to_string() }]))
+}

@@ -1,0 +1,134 @@
+//! Event streams (server-sent events), served by every master out of its own copy of the log: the id is the Raft index, so
+//! a client may resume at another master.
+//!
+//! One task per subscriber feeds a bounded channel. A client that lets it fill up is cut off, as Marathon does; it resumes
+//! with `Last-Event-ID`.
+
+use super::{Api, Dialect, v2};
+use crate::clock;
+use crate::consensus::{Follower, Gap, Published};
+use bytes::Bytes;
+use drover_api::drover as shapes;
+use drover_pki::client::Body;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Frames a client may leave unread (`event_stream_max_outstanding_messages`).
+const OUTSTANDING_MAX: usize = 1024;
+
+/// A comment is sent after this much silence: clients take a quieter stream for a dead one.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// Answers if the request asks for an event stream.
+pub(super) fn serve_if_asked(api: &Arc<Api>, request: &Request<Incoming>) -> Option<Response<Body>> {
+    let dialect = match request.uri().path().trim_end_matches('/') {
+        "/v2/events" => Dialect::Marathon,
+        "/drover/v1/events" => Dialect::Drover,
+        _ => return None,
+    };
+    let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
+    if request.method() != Method::GET || (dialect == Dialect::Marathon && !accept.contains("text/event-stream")) {
+        let why = "ask with GET and Accept: text/event-stream";
+        let mut refused = dialect.refuse(StatusCode::METHOD_NOT_ALLOWED, why, "");
+        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+        return Some(refused);
+    }
+    let Ok(permit) = Arc::clone(&api.subscribers).try_acquire_owned() else {
+        let why = format!("this master serves {} event streams already", api.config.limits.event_subscribers);
+        return Some(dialect.refuse(StatusCode::SERVICE_UNAVAILABLE, &why, "raise [master.limits] event_subscribers"));
+    };
+    let last = request.headers().get("last-event-id").and_then(|id| id.to_str().ok()?.trim().parse::<u64>().ok());
+    let events = api.consensus.events();
+    let follower = last.map_or_else(|| events.follow(), |last| events.follow_after(last));
+    let filter: BTreeSet<String> = {
+        let query = request.uri().query().unwrap_or_default();
+        query.split('&').filter_map(|pair| pair.strip_prefix("event_type=")).map(str::to_owned).collect()
+    };
+    let (to_client, frames) = mpsc::channel(OUTSTANDING_MAX);
+    let subscriber = Subscriber { dialect, filter, to_client };
+    let api = Arc::clone(api);
+    tokio::spawn(async move {
+        subscriber.run(api, follower).await;
+        drop(permit);
+    });
+    let body = futures_util::stream::unfold(frames, |mut frames: mpsc::Receiver<Bytes>| async {
+        frames.recv().await.map(|frame| (Ok(Frame::data(frame)), frames))
+    });
+    let mut response = Response::new(StreamBody::new(body).boxed_unsync());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    Some(response)
+}
+
+struct Subscriber {
+    dialect: Dialect,
+    filter: BTreeSet<String>,
+    to_client: mpsc::Sender<Bytes>,
+}
+
+impl Subscriber {
+    async fn run(self, api: Arc<Api>, mut follower: Follower) {
+        let mut opening = String::new();
+        match self.dialect {
+            Dialect::Marathon => self.write(&mut opening, None, &v2::event_stream_attached(clock::now())),
+            Dialect::Chronos | Dialect::Drover => opening.push_str(": events\n\n"),
+        }
+        if self.to_client.try_send(opening.into()).is_err() {
+            return;
+        }
+        let events = api.consensus.events();
+        loop {
+            let frame = match tokio::time::timeout(HEARTBEAT, follower.next()).await {
+                Err(_) => ":\n\n".to_owned(),
+                Ok(Ok(entry)) => self.render(&entry),
+                Ok(Err(gap)) => {
+                    follower = events.follow_after(gap.newest);
+                    resync(&gap)
+                }
+            };
+            if !frame.is_empty() && self.to_client.try_send(frame.into()).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The frames of one log entry. Only the last carries the id, so that a client cut off in between gets all again.
+    fn render(&self, entry: &Published) -> String {
+        let frames: Vec<(String, serde_json::Value)> = match self.dialect {
+            Dialect::Marathon => entry.events.iter().flat_map(v2::render_event).collect(),
+            Dialect::Chronos | Dialect::Drover => {
+                let shapes = entry.events.iter().map(|event| shapes::Event::new(entry.index, event));
+                shapes
+                    .map(|event| (event.kind.word().to_owned(), serde_json::to_value(&event).expect("plain data encodes")))
+                    .collect()
+            }
+        };
+        let mut out = String::new();
+        let last = frames.len().saturating_sub(1);
+        for (at, frame) in frames.iter().enumerate() {
+            self.write(&mut out, (at == last).then_some(entry.index), frame);
+        }
+        out
+    }
+
+    fn write(&self, out: &mut String, id: Option<u64>, (kind, data): &(String, serde_json::Value)) {
+        if !self.filter.is_empty() && !self.filter.contains(kind) {
+            return;
+        }
+        if let Some(id) = id {
+            writeln!(out, "id: {id}").expect("a string takes everything");
+        }
+        write!(out, "event: {kind}\ndata: {data}\n\n").expect("a string takes everything");
+    }
+}
+
+fn resync(gap: &Gap) -> String {
+    format!("id: {}\nevent: resync\ndata: {{}}\n\n", gap.newest)
+}

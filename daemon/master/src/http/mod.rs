@@ -1,0 +1,307 @@
+//! The HTTP API: one listener, every dialect. Any master takes any request; one that does not lead hands it to the leader
+//! over the cluster listener, so a client needs to know one living master only.
+//!
+//! ```text
+//! client ─▶ api listener ─▶ serve ─▶ leader? ─ yes ─▶ confirm (reads) ─▶ dialect ─▶ answer
+//!                                        └─── no ──▶ leader's cluster listener ─▶ serve there
+//! ```
+//! Each dialect plans with pure functions over the state, proposes commands, and answers in its own shapes and errors.
+
+pub(crate) mod chronos;
+pub(crate) mod drover;
+pub(crate) mod events;
+pub(crate) mod forward;
+pub(crate) mod v2;
+
+use crate::agents::Agents;
+use crate::board::Board;
+use crate::config::MasterConfig;
+use crate::consensus::Consensus;
+use bytes::Bytes;
+use drover_pki::Credentials;
+use drover_pki::client::{self, Body};
+use forward::Forwarder;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// How long a request waits for a leader to be elected before it is refused.
+const LEADER_WAIT: Duration = Duration::from_secs(5);
+
+/// Everything the handlers share.
+pub(crate) struct Api {
+    pub(crate) consensus: Consensus,
+    pub(crate) agents: Arc<Agents>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) config: Arc<MasterConfig>,
+    /// Writes of apps are planned and committed one after the other (Marathon's serializer), so that service ports and
+    /// versions given to one are seen by the next.
+    pub(crate) app_writes: tokio::sync::Mutex<()>,
+    pub(crate) subscribers: Arc<Semaphore>,
+    /// The cluster's id.
+    pub(crate) cluster: uuid::Uuid,
+    /// The authority's certificate, which join tokens name.
+    pub(crate) authority: rustls_pki_types::CertificateDer<'static>,
+    forwarder: Forwarder,
+}
+
+/// Where a request came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// From a client.
+    Client,
+    /// From a master that took it for the leader's.
+    Master,
+}
+
+/// Whose shapes a path speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// `/v2`, `/ping`.
+    Marathon,
+    /// `/v1/scheduler`, `/scheduler`.
+    Chronos,
+    /// `/drover/v1` and everything unknown.
+    Drover,
+}
+
+impl Dialect {
+    fn of(path: &str) -> Self {
+        let under = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        if under("/v2") || under("/ping") || under("/metrics") {
+            Self::Marathon
+        } else if under("/v1/scheduler") || under("/scheduler") {
+            Self::Chronos
+        } else {
+            Self::Drover
+        }
+    }
+
+    /// A refusal in the dialect's shape.
+    pub(crate) fn refuse(self, status: StatusCode, why: &str, try_this: &str) -> Response<Body> {
+        let body = match self {
+            Self::Marathon => serde_json::json!({ "message": why }),
+            Self::Chronos => serde_json::json!({ "message": why, "status": status.canonical_reason() }),
+            Self::Drover => return drover::problem(status, why, "", try_this),
+        };
+        json(status, &body)
+    }
+}
+
+impl Api {
+    pub(crate) fn new(
+        consensus: Consensus,
+        agents: Arc<Agents>,
+        board: Arc<Board>,
+        config: Arc<MasterConfig>,
+        credentials: Credentials,
+    ) -> Self {
+        let subscribers = Arc::new(Semaphore::new(config.limits.event_subscribers));
+        Self {
+            consensus,
+            agents,
+            board,
+            config,
+            app_writes: tokio::sync::Mutex::new(()),
+            subscribers,
+            cluster: credentials.identity.cluster,
+            authority: credentials.authority().clone(),
+            forwarder: Forwarder::new(credentials),
+        }
+    }
+
+    /// Answers one request.
+    pub(crate) async fn serve(self: Arc<Self>, request: Request<Incoming>, origin: Origin) -> Response<Body> {
+        let path = request.uri().path().to_owned();
+        let dialect = Dialect::of(&path);
+        if let Some(answer) = events::serve_if_asked(&self, &request) {
+            return answer;
+        }
+        if path == "/ping" {
+            return v2::ping();
+        }
+        if !wants_stale(&request) {
+            match self.find_leader(origin).await {
+                Some(Leader::Me) => {}
+                Some(Leader::At(address)) => return self.forwarder.forward(&address, request, dialect).await,
+                None => return no_leader(dialect),
+            }
+            let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+            if is_read && self.consensus.confirm_leadership().await.is_err() {
+                return no_leader(dialect);
+            }
+        }
+        let (head, body) = request.into_parts();
+        match read_body(body, self.config.limits.body).await {
+            Ok(body) => self.dispatch(dialect, &head, body).await,
+            Err(refused) => refused.into_response(dialect, self.config.limits.body),
+        }
+    }
+
+    async fn dispatch(self: &Arc<Self>, dialect: Dialect, head: &Parts, body: Bytes) -> Response<Body> {
+        match dialect {
+            Dialect::Marathon => v2::handle(self, head, body).await,
+            Dialect::Chronos => chronos::handle(self, head, body).await,
+            Dialect::Drover => drover::handle(self, head, body).await,
+        }
+    }
+
+    /// Who leads; waits a moment while nobody does.
+    async fn find_leader(&self, origin: Origin) -> Option<Leader> {
+        let mut leadership = self.consensus.leadership();
+        let found = tokio::time::timeout(LEADER_WAIT, async {
+            loop {
+                {
+                    let now = leadership.borrow_and_update();
+                    if now.is_me {
+                        return Some(Leader::Me);
+                    }
+                    // A request that was handed over once is not handed on: two masters that take each other for the
+                    // leader must not play ball with it.
+                    if let (Some(leader), Origin::Client) = (now.leader.as_ref(), origin) {
+                        return Some(Leader::At(leader.address.clone()));
+                    }
+                }
+                leadership.changed().await.ok()?;
+            }
+        });
+        found.await.ok().flatten()
+    }
+}
+
+enum Leader {
+    Me,
+    At(String),
+}
+
+/// `?stale` (or `?stale=true`): whatever this master knows, without asking the leader.
+fn wants_stale(request: &Request<Incoming>) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    *request.method() == Method::GET
+        && query.split('&').any(|pair| matches!(pair, "stale" | "stale=" | "stale=true" | "stale=1"))
+}
+
+fn no_leader(dialect: Dialect) -> Response<Body> {
+    let why = match dialect {
+        Dialect::Marathon => "Could not determine the current leader",
+        Dialect::Chronos | Dialect::Drover => "no master leads at the moment: a majority of the masters must be up",
+    };
+    dialect.refuse(StatusCode::SERVICE_UNAVAILABLE, why, "drover masters list --stale")
+}
+
+enum Unread {
+    TooLarge,
+    Broken,
+}
+
+impl Unread {
+    fn into_response(self, dialect: Dialect, limit: usize) -> Response<Body> {
+        match self {
+            Self::TooLarge => {
+                let why = format!("the body has more than {limit} bytes, the limit of this cluster");
+                dialect.refuse(StatusCode::PAYLOAD_TOO_LARGE, &why, "raise [master.limits] body, or send less at once")
+            }
+            Self::Broken => dialect.refuse(StatusCode::BAD_REQUEST, "the body ended before it was complete", ""),
+        }
+    }
+}
+
+async fn read_body(body: Incoming, limit: usize) -> Result<Bytes, Unread> {
+    match Limited::new(body, limit).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Unread::TooLarge),
+        Err(_) => Err(Unread::Broken),
+    }
+}
+
+/// An answer of JSON.
+pub(crate) fn json(status: StatusCode, body: &impl serde::Serialize) -> Response<Body> {
+    let mut response = Response::new(client::full(serde_json::to_vec(body).expect("plain data encodes")));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// An answer without a body.
+pub(crate) fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(client::empty());
+    *response.status_mut() = status;
+    response
+}
+
+/// An answer of plain text.
+pub(crate) fn text(status: StatusCode, body: String) -> Response<Body> {
+    let mut response = Response::new(client::full(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// The path's segments, percent-decoded; empty ones (double and trailing slashes) are dropped.
+pub(crate) fn segments(path: &str) -> Vec<String> {
+    path.split('/').filter(|segment| !segment.is_empty()).map(percent_decode).collect()
+}
+
+/// The query's pairs, decoded, in order.
+pub(crate) fn query(head: &Parts) -> Vec<(String, String)> {
+    let query = head.uri.query().unwrap_or_default();
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    let decode = |text: &str| percent_decode(&text.replace('+', " "));
+    pairs
+        .map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(key), decode(value))
+        })
+        .collect()
+}
+
+fn percent_decode(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        let hex = |b: Option<u8>| b.and_then(|b| char::from(b).to_digit(16));
+        let rest = bytes.clone();
+        match (byte, hex(bytes.next()), hex(bytes.next())) {
+            (b'%', Some(high), Some(low)) => out.push((high * 16 + low) as u8),
+            _ => {
+                bytes = rest;
+                out.push(byte);
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_queries_are_decoded() {
+        assert_eq!(segments("//v2/apps//a%2Fb/"), ["v2", "apps", "a/b"]);
+        let request = Request::get("/x?name=a+b&command=e%26f&flag&bad=%zz").body(()).unwrap();
+        let pairs = query(&request.into_parts().0);
+        let pairs: Vec<_> = pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(pairs, [("name", "a b"), ("command", "e&f"), ("flag", ""), ("bad", "%zz")]);
+    }
+
+    #[test]
+    fn each_path_has_its_dialect() {
+        for (path, dialect) in [
+            ("/v2/apps", Dialect::Marathon),
+            ("/v2", Dialect::Marathon),
+            ("/v20", Dialect::Drover),
+            ("/v1/scheduler/jobs", Dialect::Chronos),
+            ("/scheduler/iso8601", Dialect::Chronos),
+            ("/drover/v1/status", Dialect::Drover),
+            ("/nothing", Dialect::Drover),
+        ] {
+            assert_eq!(Dialect::of(path), dialect, "{path}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Runs the leader's mind while this master leads: decide, propose, wait until everything proposed was applied or refused,
+//! decide again. All choices are made by [`drover_core::leader::decide`]; this file only carries them.
+
+use crate::agents::Agents;
+use crate::board::Board;
+use crate::clock;
+use crate::config::MasterConfig;
+use crate::consensus::Consensus;
+use drover_core::leader::{self, Decision, Knowledge};
+use drover_core::state::{ClusterState, Command};
+use drover_core::time::Timestamp;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+/// When everything proposed was refused, how long to wait for news before looking again.
+const REFUSED_PAUSE: Duration = Duration::from_millis(250);
+
+/// The leader loop and what it reads and writes beside the log.
+pub(crate) struct LeaderLoop {
+    pub(crate) consensus: Consensus,
+    pub(crate) agents: Arc<Agents>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) config: Arc<MasterConfig>,
+}
+
+impl LeaderLoop {
+    /// Waits to lead, leads, and waits again, until shut down.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        let mut leadership = self.consensus.leadership();
+        loop {
+            let is_me = leadership.borrow_and_update().is_me;
+            if is_me {
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = self.lead() => {}
+                }
+                self.board.publish(BTreeMap::new());
+                self.agents.forget();
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                changed = leadership.changed(), if !is_me => if changed.is_err() { return },
+                () = std::future::ready(()), if is_me => {}
+            }
+        }
+    }
+
+    /// Leads until leadership is lost.
+    async fn lead(&self) {
+        let mut leadership = self.consensus.leadership();
+        let term = leadership.borrow_and_update().term;
+        // A new leader's state may lag behind what its predecessor acknowledged; once it has confirmed, it does not.
+        if let Err(error) = self.consensus.confirm_leadership().await {
+            debug!(%error, "not leading after all");
+            tokio::time::sleep(REFUSED_PAUSE).await;
+            return;
+        }
+        info!(term, "leading");
+        self.propose(self.weights()).await;
+        let mut known = Knowledge {
+            heard: BTreeMap::new(),
+            leading_since: clock::now(),
+            agent_timeout: self.config.agent_timeout,
+            waiting: BTreeMap::new(),
+        };
+        let mut applied = self.consensus.applied();
+        let mut heard_of = self.agents.heard_of();
+        loop {
+            applied.borrow_and_update();
+            heard_of.borrow_and_update();
+            known.heard = self.agents.heard();
+            let decision = self.decide(&known);
+            known.waiting = decision.waiting.clone();
+            self.board.publish(decision.waiting);
+            let proposed = decision.commands.len();
+            let honoured = self.propose(decision.commands).await;
+            if honoured > 0 {
+                continue;
+            }
+            let pause = (proposed > 0).then_some(REFUSED_PAUSE);
+            let until_wake = decision.wake_at.map(|at| Duration::from_millis(at.since(clock::now()).0));
+            let rest = [pause, until_wake].into_iter().flatten().min();
+            tokio::select! {
+                changed = applied.changed() => if changed.is_err() { return },
+                changed = heard_of.changed() => if changed.is_err() { return },
+                changed = leadership.changed() => {
+                    if changed.is_err() || !leadership.borrow_and_update().is_me {
+                        return;
+                    }
+                }
+                () = sleep_for(rest) => {}
+            }
+        }
+    }
+
+    fn decide(&self, known: &Knowledge) -> Decision {
+        self.consensus.read(|state| leader::decide(state, known, clock::now(), &mut clock::new_id))
+    }
+
+    /// Proposes and waits for each to be applied or refused. Returns how many were honoured.
+    async fn propose(&self, commands: Vec<Command>) -> usize {
+        if commands.is_empty() {
+            return 0;
+        }
+        let told: Vec<String> = commands.iter().map(describe).collect();
+        let results = self.consensus.propose_all(commands).await;
+        let mut honoured = 0;
+        for (what, result) in told.iter().zip(&results) {
+            match result {
+                Ok(index) => {
+                    honoured += 1;
+                    info!(index, "{what}");
+                }
+                Err(error) => debug!(%error, "not done: {what}"),
+            }
+        }
+        if honoured == 0
+            && let Some(Err(error)) = results.last()
+        {
+            warn!(%error, proposed = results.len(), "nothing of what was proposed was honoured");
+        }
+        honoured
+    }
+
+    /// The roles' weights that the configuration asks for and the state does not have.
+    fn weights(&self) -> Vec<Command> {
+        let at = clock::now();
+        let differs = |state: &ClusterState| {
+            let wanted = self.config.weights_milli.iter();
+            wanted
+                .filter(|(role, weight)| state.roles.get(*role).map_or(1000, |record| record.weight_milli) != **weight)
+                .map(|(role, weight_milli)| Command::SetRoleWeight { role: role.clone(), weight_milli: *weight_milli, at })
+                .collect()
+        };
+        self.consensus.read(differs)
+    }
+}
+
+async fn sleep_for(rest: Option<Duration>) {
+    match rest {
+        Some(rest) => tokio::time::sleep(rest).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// One line for the journal: what the leader decided, and why.
+fn describe(command: &Command) -> String {
+    let until = |at: &Timestamp| at.to_string();
+    match command {
+        Command::LaunchTask { launch, .. } => format!("launch {} on {}", launch.task, launch.agent),
+        Command::KillTask { task, why, .. } => format!("end {task}: {why}"),
+        Command::ExpungeTask { task, message, .. } => format!("give up {task}: {message}"),
+        Command::MarkAgentUnreachable { agent, .. } => format!("agent {agent} does not answer"),
+        Command::AdvanceDeployment { id, from_step, .. } => format!("deployment {id}: step {} is complete", from_step + 1),
+        Command::StartRun { run, .. } => format!("start run {} ({:?})", run.id, run.cause),
+        Command::RetryRun { run, attempt, not_before, .. } => {
+            format!("retry run {run}, attempt {attempt}, at {}", until(not_before))
+        }
+        Command::FinishRun { run, outcome, .. } => format!("run {run} is over: {outcome:?}"),
+        Command::SetRoleWeight { role, weight_milli, .. } => format!("role {role} weighs {weight_milli}/1000"),
+        other => format!("{other:?}"),
+    }
+}
