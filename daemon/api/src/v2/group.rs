@@ -34,6 +34,11 @@ impl<'a> Group<'a> {
         })
     }
 
+    /// The newest version of anything in it.
+    pub fn version(&self) -> Time {
+        self.version
+    }
+
     fn render(
         state: &'a ClusterState,
         path: &str,
