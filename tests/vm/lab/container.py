@@ -142,23 +142,10 @@ class Container(Machine):
         return out.strip() in ("running", "degraded")
 
     def _find_leader(self) -> int:
-        """The node's PID 1 as the lab numbers it: nspawn's child that is systemd in a PID namespace of its own."""
-        if self._leader:
-            return self._leader
-        own = os.readlink("/proc/self/ns/pid")
-        try:
-            children = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children").read_text().split()
-            for child in children:
-                if os.readlink(f"/proc/{child}/ns/pid") != own and Path(f"/proc/{child}/comm").read_text() == "systemd\n":
-                    self._leader = int(child)
-        except OSError:
-            # A process that ended while being looked at is not the leader.
-            pass
+        """The node's PID 1 as the lab numbers it."""
+        if not self._leader:
+            self._leader = leader_below(self._nspawn.pid)
         return self._leader
-
-    def enter_argv(self) -> list[str]:
-        self.connect()
-        return ["nsenter", "--target", str(self._leader), "--all", "--"]
 
     def _run(self, argv: list[str], timeout: float) -> tuple[int, str, str]:
         try:
@@ -245,3 +232,29 @@ class Container(Machine):
         shutil.rmtree(self.home)
         for cgroup in self.cgroups:
             remove_cgroup(cgroup)
+
+
+def leader_below(nspawn: int) -> int:
+    """nspawn's child that is systemd in a PID namespace of its own; 0 if it is not there yet."""
+    own = os.readlink("/proc/self/ns/pid")
+    try:
+        for child in Path(f"/proc/{nspawn}/task/{nspawn}/children").read_text().split():
+            if os.readlink(f"/proc/{child}/ns/pid") != own and Path(f"/proc/{child}/comm").read_text() == "systemd\n":
+                return int(child)
+    except OSError:
+        # A process that ended while being looked at is not the leader.
+        pass
+    return 0
+
+
+def leader_of(name: str) -> int:
+    """The PID 1 of the node of this name; for a process that entered the lab from outside."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if words[0].endswith(b"systemd-nspawn") and f"--machine={name}".encode() in words:
+                return leader_below(int(entry.name))
+    return 0

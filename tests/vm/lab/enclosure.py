@@ -242,6 +242,15 @@ def running() -> list[str]:
     return [directory.name for directory in sorted(live, key=lambda each: -each.stat().st_mtime)]
 
 
+def inside_argv(name: str) -> list[str]:
+    """What to put before a command so that it runs in the namespaces of a running lab."""
+    keeper = int((STATE / name / "pid").read_text())
+    for child in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split():
+        if os.readlink(f"/proc/{child}/ns/pid") != os.readlink("/proc/self/ns/pid"):
+            return ["nsenter", "--target", child, "--mount", "--net", "--pid", "--"]
+    raise LabError(f"the lab {name} is not up yet")
+
+
 def _is_held(directory: Path) -> bool:
     with open(directory / "lock", "a+") as lock:
         try:

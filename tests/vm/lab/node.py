@@ -31,6 +31,11 @@ def furnish(root: Path, node, names: dict[str, str], accounts: bool = True) -> N
     (root / "etc/drover").mkdir(parents=True, exist_ok=True)
     for source in unit_files():
         _write(root / home_of(source), source.read_text())
+        if source.suffix == ".service":
+            # Enabled as a package would; each is skipped until its node has an identity.
+            wants = root / "etc/systemd/system/multi-user.target.wants"
+            wants.mkdir(parents=True, exist_ok=True)
+            (wants / source.name).symlink_to(f"/{home_of(source)}")
     if accounts:
         # They exist before the first boot, as a package's post-install would have made them.
         host.run("chroot", str(root), "systemd-sysusers")

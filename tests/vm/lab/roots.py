@@ -190,6 +190,8 @@ def _cached(name: str, build) -> Path:
     roots = CACHE / "roots"
     roots.mkdir(parents=True, exist_ok=True)
     root = roots / name
+    if root.exists():
+        return root
     with open(roots / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not root.exists():

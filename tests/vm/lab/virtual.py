@@ -274,9 +274,6 @@ class Virtual(Machine):
         path = self.home / "qemu"
         return path.read_text(errors="replace")[-2000:] if path.exists() else ""
 
-    def enter_argv(self) -> list[str]:
-        raise LabError(f"{self.name} is an emulated machine; only containers can be entered")
-
     def _run(self, argv: list[str], timeout: float) -> tuple[int, str, str]:
         request = self._send(argv)
         deadline = time.monotonic() + timeout

@@ -1,0 +1,332 @@
+# What scenarios say to a cluster. This text stands before every scenario, in the lab and in a NixOS VM test alike, so it
+# uses the words of the NixOS test driver and Python's standard library alone. The runner puts two lines before it:
+# `masters` and `agents`, the lists of machines that the scenario's header asks for.
+
+import json
+import shlex
+import time
+
+API = "http://127.0.0.1:7070"
+
+# How long a cluster may take over what it promises to do at once; machines of a test share few CPUs.
+SOON = 60
+
+# Quick to notice a silent node, so that a test need not wait for it; production waits longer.
+MASTER_CONFIG = """
+[master]
+api_listen = "0.0.0.0:7070"
+agent_timeout = "5s"
+agent_heartbeat = "1s"
+"""
+AGENT_CONFIG = """
+[agent]
+masters = [{seeds}]
+attributes = {{ rack = "{rack}" }}
+[agent.resources]
+cpus = 4.0
+mem = "4G"
+disk = "8G"
+ports = ["31000-31999"]
+"""
+
+
+def eventually(what, check, timeout=SOON):
+    """Looks again and again until check() answers something true, and returns that. An assertion that fails in
+    check(), or a request that is not answered, means not yet."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            answer = check()
+            if answer:
+                return answer
+            last = repr(answer)
+        except (AssertionError, OSError, ValueError, LookupError) as problem:
+            last = str(problem)
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout} s: {what}; the last look said: {last}")
+        time.sleep(0.25)
+
+
+# Requests.
+
+
+def request(machine, method, path, body=None, data_command=None):
+    """One HTTP request made on the machine to its own API. Returns the status and the body, decoded if it is JSON.
+    Status 0: nobody answered. `body` is sent as JSON, or as it is when it is a string already; `data_command` is
+    a shell command whose output is sent."""
+    send = ""
+    if data_command is not None:
+        send = "--data-binary @-"
+    elif body is not None:
+        text = body if isinstance(body, str) else json.dumps(body)
+        data_command = f"printf %s {shlex.quote(text)}"
+        send = "--data-binary @-"
+    curl = (
+        f"curl --silent --show-error --max-time 20 --request {method} --header 'Content-Type: application/json' "
+        f"--header 'Accept: application/json' --write-out '\\n%{{http_code}}' {send} {shlex.quote(API + path)}"
+    )
+    _, out = machine.execute(f"{data_command} | {curl} 2>&1" if data_command else f"{curl} 2>&1")
+    text, _, status = out.rpartition("\n")
+    try:
+        answer = json.loads(text) if text.strip() else None
+    except ValueError:
+        answer = text
+    return int(status) if status.strip().isdigit() else 0, answer
+
+
+def api(machine, method, path, body=None):
+    """A request that must succeed: its answer."""
+    status, answer = request(machine, method, path, body)
+    assert 200 <= status < 300, f"{method} {path} on {machine.name}: {status} {answer}"
+    return answer
+
+
+def ask(method, path, body=None, timeout=SOON):
+    """A request to whichever master answers, tried again while the cluster has no leader."""
+
+    def attempt():
+        seen = []
+        for master in masters:
+            if master.name in powered_off:
+                continue
+            status, answer = request(master, method, path, body)
+            if status not in (0, 502, 503):
+                return [(status, answer)]
+            seen.append(f"{master.name}: {status} {answer}")
+        raise AssertionError("; ".join(seen) or "every master is off")
+
+    status, answer = eventually(f"{method} {path} is answered", attempt, timeout)[0]
+    assert 200 <= status < 300, f"{method} {path}: {status} {answer}"
+    return answer
+
+
+# The cluster.
+
+powered_off = set()
+
+
+def cut_power(machine):
+    machine.crash()
+    powered_off.add(machine.name)
+
+
+def power_on(machine):
+    machine.start()
+    powered_off.discard(machine.name)
+
+
+def write_file(machine, path, text):
+    machine.succeed(f"mkdir -p $(dirname {path}) && printf %s {shlex.quote(text)} > {path}")
+
+
+def config_of(machine):
+    text = f'name = "{machine.name}"\n'
+    if machine in masters:
+        text += MASTER_CONFIG
+    if machine in agents:
+        seeds = ", ".join(f'"{master.name}:7071"' for master in masters)
+        text += AGENT_CONFIG.format(seeds=seeds, rack="ab"[agents.index(machine) % 2])
+    return text
+
+
+def configure(machine):
+    """Writes drover.toml, unless the machine's own configuration brought one (a NixOS test's does)."""
+    if machine.execute("test -e /etc/drover/drover.toml")[0] != 0:
+        write_file(machine, "/etc/drover/drover.toml", config_of(machine))
+
+
+def join(machine, role):
+    """Gives the machine an identity from the running cluster and starts the role."""
+    token = masters[0].succeed(f"drover token create --role {role}").split()[-1]
+    advertise = f"--advertise {machine.name}:7071" if role == "master" else ""
+    machine.succeed(
+        f"drover node join --token {token} --master {masters[0].name}:7071 --role {role} --name {machine.name} {advertise}"
+    )
+    machine.succeed(f"systemctl start droverd-{role}")
+
+
+def bring_up_cluster():
+    """A cluster of the masters and agents of the header, with nothing on it. A cluster that an earlier scenario left
+    is taken over and emptied."""
+    start_all()
+    powered_off.clear()
+    if masters[0].execute("test -e /var/lib/droverd/master/pki/identity.json")[0] == 0:
+        empty_cluster()
+        return
+    for machine in masters + agents:
+        configure(machine)
+    first = masters[0]
+    first.succeed(f"drover cluster init --name {first.name} --advertise {first.name}:7071")
+    first.succeed("systemctl start droverd-master")
+    first.wait_for_open_port(7070, timeout=SOON)
+    wait_for_leader()
+    for master in masters[1:]:
+        join(master, "master")
+    for agent in agents:
+        join(agent, "agent")
+    wait_whole()
+
+
+def wait_whole(timeout=SOON):
+    """Waits until every machine of the header takes part."""
+
+    def whole():
+        seen = ask("GET", "/drover/v1/status")
+        roles = sorted(master["role"] for master in seen["masters"])
+        assert roles == ["follower"] * (len(masters) - 1) + ["leader"], seen["masters"]
+        assert seen["agents"] == {"up": len(agents), "unreachable": 0}, seen["agents"]
+        return True
+
+    eventually("all masters vote and all agents are up", whole, timeout)
+
+
+def empty_cluster():
+    """Takes away every app and every job and waits until no task is left, in the API and on the nodes."""
+    wait_whole()
+    for job in ask("GET", "/drover/v1/jobs")["jobs"]:
+        ask("DELETE", f"/v1/scheduler/job/{job['name']}")
+    for app in ask("GET", "/v2/apps")["apps"]:
+        ask("DELETE", f"/v2/apps{app['id']}?force=true")
+    eventually("no task is left", lambda: not ask("GET", "/drover/v1/tasks")["tasks"])
+    for agent in agents:
+        eventually(f"no unit is left on {agent.name}", lambda agent=agent: not task_units(agent))
+
+
+def status():
+    return ask("GET", "/drover/v1/status")
+
+
+def wait_for_leader(other_than=None, timeout=SOON):
+    """Waits until the masters that are on agree on a leader (another one, if asked) and returns its machine."""
+
+    def agreed():
+        names = set()
+        for master in masters:
+            if master.name not in powered_off:
+                seen = api(master, "GET", "/drover/v1/status")["leader"]
+                assert seen, f"{master.name} knows no leader"
+                names.add(seen["name"])
+        assert len(names) == 1, f"the masters see different leaders: {names}"
+        assert other_than is None or names != {other_than.name}, f"{names} still leads"
+        return [master for master in masters if master.name in names]
+
+    return eventually("the masters agree on a leader", agreed, timeout)[0]
+
+
+def leader():
+    return wait_for_leader()
+
+
+def kill_leader():
+    """Cuts the leader's power and returns its machine."""
+    machine = leader()
+    cut_power(machine)
+    return machine
+
+
+def node_state(machine):
+    return {node["name"]: node["state"] for node in ask("GET", "/drover/v1/nodes")["nodes"]}[machine.name]
+
+
+def wait_node(machine, state, timeout=SOON):
+    eventually(f"{machine.name} is {state}", lambda: node_state(machine) == state, timeout)
+
+
+# Apps and tasks.
+
+WEB = "exec python3 -m http.server $PORT0"
+
+
+def web_app(app="/web", instances=3, **more):
+    """A small app that answers HTTP on its first port."""
+    return {"id": app, "cmd": WEB, "instances": instances, "cpus": 0.1, "mem": 32, **more}
+
+
+def sleeper(app, instances, **more):
+    """An app that does nothing, cheaply."""
+    definition = {"id": app, "cmd": "exec sleep infinity", "instances": instances, "cpus": 0.01, "mem": 8}
+    return {**definition, "portDefinitions": [], **more}
+
+
+def deploy(definition):
+    return ask("POST", "/v2/apps", definition)
+
+
+def change(app, body):
+    return ask("PUT", f"/v2/apps{app}", body)
+
+
+def tasks_of(app):
+    return ask("GET", f"/drover/v1/tasks?app={app}")["tasks"]
+
+
+def running(app):
+    return [task for task in tasks_of(app) if task["state"] == "running"]
+
+
+def wait_running(app, count, timeout=SOON):
+    """Waits until exactly so many instances run, nothing else of the app is there, and no deployment is under way."""
+
+    def settled():
+        tasks = tasks_of(app)
+        states = [task["state"] for task in tasks]
+        assert states == ["running"] * count, f"{app}: {states}"
+        assert not ask("GET", f"/v2/apps{app}")["app"]["deployments"], f"{app} is being deployed"
+        return [tasks]
+
+    return eventually(f"{count} instances of {app} run", settled, timeout)[0]
+
+
+def ids(tasks):
+    return sorted(task["id"] for task in tasks)
+
+
+def machine_of(task):
+    return [agent for agent in agents if agent.name == task["node"]][0]
+
+
+def invocations(tasks):
+    """Which starts of which units these tasks are; the same before and after means that nothing restarted."""
+    return {task["id"]: task["invocationId"] for task in tasks}
+
+
+def fetch(task, machine=None):
+    """What the first port of a task answers, asked from a machine of the cluster."""
+    client = machine or masters[0]
+    return client.succeed(f"curl --silent --show-error --fail --max-time 10 http://{task['node']}:{task['ports'][0]}/")
+
+
+# Units.
+
+
+def task_units(machine):
+    """The services of drover's tasks that systemd has on the machine, whatever their state."""
+    listing = machine.succeed("systemctl list-units --all --plain --no-legend --full 'drover-*.service'")
+    return sorted(line.split()[0] for line in listing.splitlines() if line.strip())
+
+
+def unit_facts(machine):
+    """Unit -> its invocation id and main process id, as systemd tells them."""
+    listing = machine.succeed("systemctl show --property=Id,InvocationID,MainPID 'drover-*.service'")
+    facts = {}
+    for block in listing.strip().split("\n\n"):
+        pairs = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if pairs.get("Id"):
+            facts[pairs["Id"]] = (pairs["InvocationID"], pairs["MainPID"])
+    return facts
+
+
+def app_journal(app):
+    """Every line that instances of the app wrote, on all agents."""
+    return [line for agent in agents for line in _journal_lines(agent, f"DROVER_APP={app}")]
+
+
+def job_journal(job):
+    """Every line that runs of the job wrote, on all agents."""
+    return [line for agent in agents for line in _journal_lines(agent, f"DROVER_JOB={job}")]
+
+
+def _journal_lines(agent, match):
+    # PID 1's own lines about a unit carry the unit's fields too; what the task wrote came by its stdout.
+    lines = agent.succeed(f"journalctl --quiet --no-pager --output=cat {match} _TRANSPORT=stdout")
+    return [line for line in lines.splitlines() if line]
