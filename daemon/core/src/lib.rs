@@ -17,6 +17,7 @@ pub mod job;
 pub mod task;
 
 pub mod sandbox;
+pub mod unit;
 
 pub mod deployment;
 pub mod schedule;

@@ -85,7 +85,7 @@ pub(super) const KNOWN: &[Known] = &[
     entry("SyslogLevelPrefix", Kind::Bool),
     entry("LogLevelMax", Kind::Level),
     entry("LogRateLimitIntervalSec", Kind::Span("LogRateLimitIntervalUSec")),
-    entry("LogRateLimitBurst", Kind::Count(1, 1_000_000_000)),
+    entry("LogRateLimitBurst", Kind::ShortCount(1, 1_000_000_000)),
     entry("CPUQuota", Kind::Percent("CPUQuotaPerSecUSec")),
     entry("MemoryHigh", Kind::Bytes),
     entry("MemorySwapMax", Kind::Bytes),

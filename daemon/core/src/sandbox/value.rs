@@ -48,6 +48,8 @@ pub(super) enum Kind {
     Span(&'static str),
     Int(i32, i32),
     Count(u64, u64),
+    /// As [`Kind::Count`], where D-Bus wants 32 bits.
+    ShortCount(u32, u32),
     /// `soft:hard` or one number for both; sent as two properties.
     Limit,
     /// As [`Kind::Limit`], in bytes.
@@ -96,6 +98,10 @@ impl Kind {
             Kind::Count(low, high) => {
                 let number = text.parse().ok().filter(|n| (low..=high).contains(n));
                 (name, V::U64(number.ok_or_else(|| format!("must be a whole number from {low} to {high}"))?))
+            }
+            Kind::ShortCount(low, high) => {
+                let number = text.parse().ok().filter(|n| (low..=high).contains(n));
+                (name, V::U32(number.ok_or_else(|| format!("must be a whole number from {low} to {high}"))?))
             }
             Kind::Limit => return limit(name, text, parse_count, "must be a number, infinity, or SOFT:HARD"),
             Kind::LimitBytes => return limit(name, text, parse_bytes, "must be a size, infinity, or SOFT:HARD"),
