@@ -167,6 +167,16 @@ def bring_up_cluster():
     wait_whole()
 
 
+def bring_up_machine():
+    """One machine that is master and agent, with nothing on it."""
+    start_all()
+    only = masters[0]
+    if only.execute("systemctl is-active --quiet droverd-standalone.service")[0] != 0:
+        only.succeed("systemd-run --unit=droverd-standalone --property=Restart=always droverd standalone")
+        only.wait_for_open_port(7070, timeout=SOON)
+    empty_cluster()
+
+
 def wait_whole(timeout=SOON):
     """Waits until every machine of the header takes part."""
 
