@@ -2,5 +2,6 @@
 //! never changes what a client sees by accident.
 
 pub mod agent;
+pub mod chronos;
 pub mod drover;
 pub mod v2;
