@@ -104,9 +104,9 @@ class Container(Machine):
         # What ctrl-alt-del is to a machine.
         os.kill(self._find_leader(), signal.SIGINT)
         self._await_end()
-        self._start_again_if_asked()
+        self.start_again_if_asked()
 
-    def _start_again_if_asked(self) -> None:
+    def start_again_if_asked(self) -> None:
         """With --keep-unit nspawn leaves a reboot to whoever started it, and says so by its status."""
         if self._nspawn is not None and self._nspawn.poll() == NSPAWN_REBOOT:
             self.start()
@@ -120,7 +120,7 @@ class Container(Machine):
     def connect(self) -> None:
         if self._booted and self.is_up() and os.path.exists(f"/proc/{self._leader}/ns/pid"):
             return
-        self._start_again_if_asked()
+        self.start_again_if_asked()
         if not self.is_up():
             raise LabError(f"{self.name} is off; start() it first")
         self._forget_boot()
