@@ -10,6 +10,9 @@ use crate::time::{Millis, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, RangeInclusive};
 
+#[cfg(test)]
+mod tests;
+
 /// Where service ports come from when an app asks for port 0 (`local_port_min` to `local_port_max`).
 pub const SERVICE_PORTS: RangeInclusive<u16> = 10_000..=20_000;
 
@@ -182,14 +185,14 @@ struct ServicePorts<'a> {
     state: &'a ClusterState,
     /// Ports the edits ask for by number, so that none of them is given to another app of the same request.
     asked: BTreeSet<u16>,
-    /// Made when the first new port is needed: most changes need none.
-    taken: Option<BTreeSet<u16>>,
+    /// The ports nobody has, lowest first. Made when the first is needed: most changes need none.
+    free: Option<std::vec::IntoIter<u16>>,
 }
 
 impl<'a> ServicePorts<'a> {
     fn new(state: &'a ClusterState, edits: &BTreeMap<AppId, Edit>) -> Self {
         let apps = edits.values().filter_map(|edit| if let Edit::Put(app) = edit { Some(app) } else { None });
-        Self { state, asked: apps.flat_map(|app| app.ports.iter().map(|port| port.port)).collect(), taken: None }
+        Self { state, asked: apps.flat_map(|app| app.ports.iter().map(|port| port.port)).collect(), free: None }
     }
 
     /// Fills in the ports left at 0: what the app had at that position, else the lowest that nobody has.
@@ -202,7 +205,7 @@ impl<'a> ServicePorts<'a> {
             let before = current.and_then(|current| current.ports.get(index)).map(|port| port.port);
             let port = match before.filter(|port| *port != 0 && !own.contains(port)) {
                 Some(port) => port,
-                None => self.next(&own).ok_or_else(|| Refused::NoServicePort(app.id.clone()))?,
+                None => self.next().ok_or_else(|| Refused::NoServicePort(app.id.clone()))?,
             };
             own.insert(port);
             app.ports[index].port = port;
@@ -210,16 +213,14 @@ impl<'a> ServicePorts<'a> {
         Ok(app)
     }
 
-    fn next(&mut self, own: &BTreeSet<u16>) -> Option<u16> {
-        let taken = self.taken.get_or_insert_with(|| {
+    fn next(&mut self) -> Option<u16> {
+        let free = self.free.get_or_insert_with(|| {
             let apps = self.state.apps.values().map(|record| &record.app);
-            let mut taken: BTreeSet<u16> = apps.flat_map(|app| app.ports.iter().map(|port| port.port)).collect();
-            taken.append(&mut self.asked);
-            taken
+            let taken: BTreeSet<u16> = apps.flat_map(|app| app.ports.iter().map(|port| port.port)).collect();
+            let is_free = |port: &u16| !taken.contains(port) && !self.asked.contains(port);
+            SERVICE_PORTS.filter(is_free).collect::<Vec<u16>>().into_iter()
         });
-        let port = SERVICE_PORTS.into_iter().find(|port| !taken.contains(port) && !own.contains(port))?;
-        taken.insert(port);
-        Some(port)
+        free.next()
     }
 }
 

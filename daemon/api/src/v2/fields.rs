@@ -76,6 +76,9 @@ fn port(port: u16) -> PortDefinition {
     PortDefinition { port, protocol: "tcp".into(), name: None, labels: BTreeMap::new() }
 }
 
+/// Most ports of one app. Each is told to the task in four variables, and the kernel bounds the environment.
+const PORTS_MAX: usize = 1000;
+
 /// `portDefinitions`, or the older `ports`.
 pub(super) fn ports(at: &At<'_>, faults: &mut Faults) -> Option<Vec<PortDefinition>> {
     let (list, ports) = match (at.get("portDefinitions"), at.get("ports")) {
@@ -94,6 +97,9 @@ pub(super) fn ports(at: &At<'_>, faults: &mut Faults) -> Option<Vec<PortDefiniti
             return None;
         }
     };
+    if ports.len() > PORTS_MAX {
+        list.fault(faults, format!("must hold at most {PORTS_MAX} ports"));
+    }
     let mut numbers = BTreeSet::new();
     let mut names = BTreeSet::new();
     for port in &ports {

@@ -11,6 +11,8 @@ mod tokens;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_apps;
+#[cfg(test)]
 mod tests_jobs;
 
 pub use command::{AppChange, Command, JobChange, RunOutcome};
