@@ -224,6 +224,12 @@ impl std::fmt::Debug for ClusterClient {
     }
 }
 
+/// Whether a text is `host:port`, with a host that TLS takes for one and a port that is a number.
+pub fn is_address(text: &str) -> bool {
+    let port = text.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    port.is_some_and(|port| port != 0) && server_name(text).is_some()
+}
+
 /// What goes into the handshake as server name. Nobody compares it, but it must be well formed.
 fn server_name(address: &str) -> Option<ServerName<'static>> {
     let host = host_of(address)?;
@@ -240,10 +246,13 @@ mod tests {
     #[test]
     fn addresses() {
         for good in ["n1:7071", "10.0.0.1:1", "[::1]:7071", "n1.example.org:7071"] {
-            assert!(server_name(good).is_some(), "{good}");
+            assert!(server_name(good).is_some() && is_address(good), "{good}");
         }
         for bad in ["", "n1", ":7071", "a b:1"] {
-            assert!(server_name(bad).is_none(), "{bad}");
+            assert!(server_name(bad).is_none() && !is_address(bad), "{bad}");
+        }
+        for bad in ["n1:", "n1:0", "n1:x", "n1:70710"] {
+            assert!(!is_address(bad), "{bad}");
         }
     }
 }

@@ -56,7 +56,9 @@ pub enum StoreError {
         wanted: Owner,
     },
     /// Written by a later version.
-    #[error("{path} has format {found} and this version knows formats up to {FORMAT}: install the version of drover that wrote it")]
+    #[error(
+        "{path} has format {found} and this version knows formats up to {FORMAT}: install the version of drover that wrote it"
+    )]
     Newer {
         /// The file.
         path: PathBuf,
@@ -143,13 +145,8 @@ pub(super) fn write_atomically(path: &Path, parts: &[&[u8]]) -> Result<File, Sto
 
 /// Replaces a sealed file.
 pub(super) fn write_sealed(path: &Path, kind: &str, owner: Owner, content: &[u8]) -> Result<(), StoreError> {
-    let seal = Seal {
-        format: FORMAT,
-        kind: kind.to_owned(),
-        owner,
-        length: content.len() as u64,
-        crc: crc32fast::hash(content),
-    };
+    let seal =
+        Seal { format: FORMAT, kind: kind.to_owned(), owner, length: content.len() as u64, crc: crc32fast::hash(content) };
     let mut line = serde_json::to_vec(&seal).expect("a seal is plain data");
     line.push(b'\n');
     write_atomically(path, &[&line, content]).map(drop)

@@ -117,7 +117,9 @@ fn publish(tell: &watch::Sender<Leadership>, now: Leadership) {
     }
     match &now.leader {
         Some(_) if now.is_me => tracing::info!(term = now.term, "this master leads"),
-        Some(leader) => tracing::info!(term = now.term, leader = %leader.name, address = %leader.address, "another master leads"),
+        Some(leader) => {
+            tracing::info!(term = now.term, leader = %leader.name, address = %leader.address, "another master leads")
+        }
         None => tracing::info!(term = now.term, "nobody leads at the moment"),
     }
 }

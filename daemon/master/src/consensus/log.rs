@@ -89,8 +89,7 @@ pub(super) fn open(
     let purged: Option<LogId> = read_value(&dir.join(PURGED), "purge mark", owner)?;
     let purged_end = purged.map_or(0, |purged| purged.index + 1);
     let Opened { wal, first, positions } = Wal::open(dir, owner, purged_end, segment_bytes)?;
-    let mut index =
-        Index { vote, purged, last: purged, first, positions, cache: VecDeque::new(), cached_bytes: 0 };
+    let mut index = Index { vote, purged, last: purged, first, positions, cache: VecDeque::new(), cached_bytes: 0 };
     if let Some(position) = index.positions.back() {
         let bytes = wal::read(std::slice::from_ref(position))?;
         index.last = Some(decode(&bytes[0]).map_err(|what| StoreError::corrupt(dir, 0, what))?.log_id);

@@ -81,6 +81,14 @@ pub enum MembershipError {
     /// Somebody has to keep the state.
     #[error("it is the last master")]
     Last,
+    /// Those who would be left could decide nothing.
+    #[error("of the {left} masters that would be left only {answering} answer: remove those that do not, first")]
+    Majority {
+        /// How many would be left.
+        left: usize,
+        /// How many of them answer.
+        answering: usize,
+    },
     /// Another change is under way.
     #[error("another change of the masters is under way: try again in a moment")]
     Busy,
@@ -150,10 +158,7 @@ impl Consensus {
         self.one_at_a_time(self.remove(name)).await
     }
 
-    async fn one_at_a_time(
-        &self,
-        change: impl Future<Output = Result<(), MembershipError>>,
-    ) -> Result<(), MembershipError> {
+    async fn one_at_a_time(&self, change: impl Future<Output = Result<(), MembershipError>>) -> Result<(), MembershipError> {
         let Ok(_turn) = self.inner.membership.try_lock() else { return Err(MembershipError::Busy) };
         let late = || MembershipError::Unavailable("the masters did not agree on it in time".to_owned());
         tokio::time::timeout(CHANGE_PATIENCE, change).await.map_err(|_| late())?
@@ -204,6 +209,9 @@ impl Consensus {
         if voters == ids {
             return Err(MembershipError::Last);
         }
+        if raft.metrics().borrow().current_leader == Some(self.inner.me.id) {
+            self.check_majority_without(id, &voters)?;
+        }
         let change = match voters.contains(&id) {
             true => ChangeMembers::RemoveVoters(ids),
             false => ChangeMembers::RemoveNodes(ids),
@@ -211,6 +219,20 @@ impl Consensus {
         raft.change_membership(change, false).await.map_err(membership_error)?;
         tracing::info!(master = name, id, "a master was removed");
         Ok(())
+    }
+
+    /// A change of the membership needs a majority of those that are left, and so does everything after it.
+    fn check_majority_without(&self, id: u64, voters: &BTreeSet<u64>) -> Result<(), MembershipError> {
+        let left: Vec<u64> = voters.iter().copied().filter(|voter| *voter != id).collect();
+        let answers = |voter: &&u64| {
+            let answered = self.inner.network.answered(**voter);
+            **voter == self.inner.me.id || answered.is_some_and(|at| at.elapsed() < self.inner.silence)
+        };
+        let answering = left.iter().filter(answers).count();
+        if answering * 2 > left.len() {
+            return Ok(());
+        }
+        Err(MembershipError::Majority { left: left.len(), answering })
     }
 
     /// Makes sure that this master is a member, by asking the others until it is. Returns when it is, or when it

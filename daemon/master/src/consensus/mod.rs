@@ -171,6 +171,8 @@ struct Inner {
     leadership: watch::Receiver<Leadership>,
     fatal: watch::Receiver<Option<String>>,
     membership: tokio::sync::Mutex<()>,
+    /// A master that did not answer for so long counts as one that does not.
+    silence: Duration,
     stop: CancellationToken,
     tracker: TaskTracker,
     log_closed: Mutex<Option<oneshot::Receiver<()>>>,
@@ -202,8 +204,7 @@ impl Consensus {
             let snapshots = SnapshotDir::open(&opening_snapshot, owner.cluster)?;
             Ok((log::open(&opening_log, owner, lock, wal::SEGMENT_BYTES)?, snapshots))
         });
-        let ((log, log_closed), (snapshots, newest)) =
-            opened.await.map_err(|error| StartError::Core(Box::new(error)))??;
+        let ((log, log_closed), (snapshots, newest)) = opened.await.map_err(|error| StartError::Core(Box::new(error)))??;
         let (machine, shared) = Machine::new(snapshots, newest, settings.events_buffered);
         let network = Network::new(id, credentials.clone());
         let raft = Raft::new(id, Arc::new(config), network.clone(), log, machine)
@@ -231,6 +232,7 @@ impl Consensus {
             leadership,
             fatal,
             membership: tokio::sync::Mutex::new(()),
+            silence: settings.election_timeout * 2,
             stop,
             tracker,
             log_closed: Mutex::new(Some(log_closed)),

@@ -67,8 +67,7 @@ async fn vote(raft: &Raft, sender: &PeerIdentity, body: Incoming) -> Result<Byte
         let metrics = raft.server_metrics();
         let known = metrics.borrow();
         // Without a leader this master's own view of the membership may be the one that is out of date.
-        known.current_leader.is_none()
-            || known.membership_config.nodes().any(|(id, _)| Some(*id) == sender.master_id())
+        known.current_leader.is_none() || known.membership_config.nodes().any(|(id, _)| Some(*id) == sender.master_id())
     };
     if !is_member {
         return Err(Refusal(StatusCode::GONE, format!("{sender} is not a member of this cluster any more")));

@@ -182,9 +182,7 @@ impl Wal {
         let bytes = frame(kind, payload);
         let active = self.active();
         let mut file = &active.file.file;
-        file.write_all(&bytes)
-            .and_then(|()| file.sync_data())
-            .map_err(StoreError::io("write to", &active.file.path))?;
+        file.write_all(&bytes).and_then(|()| file.sync_data()).map_err(StoreError::io("write to", &active.file.path))?;
         let at = active.length;
         active.length += bytes.len() as u64;
         Ok(at)
