@@ -75,6 +75,15 @@ let
       stopIfChanged = false;
     };
 
+  # What NixOS puts on the PATH of its own services.
+  servicePath = [
+    pkgs.coreutils
+    pkgs.findutils
+    pkgs.gnugrep
+    pkgs.gnused
+    config.systemd.package
+  ];
+
   slice =
     file:
     let
@@ -247,6 +256,16 @@ in
       enable = lib.mkEnableOption "the agent role: running tasks as systemd units of this machine";
 
       join = joinOption "agent";
+
+      path = lib.mkOption {
+        type = types.listOf types.package;
+        default = [ ];
+        example = lib.literalExpression "[ pkgs.bash pkgs.python3 ]";
+        description = ''
+          Packages whose programs tasks find by name, besides those every service of NixOS finds. A task that is given a
+          {env}`PATH` of its own has that one instead.
+        '';
+      };
     };
 
     settings = lib.mkOption {
@@ -414,6 +433,15 @@ in
           drover-jobs = slice ../units/drover-jobs.slice;
           drover-frameworks = slice ../units/drover-frameworks.slice;
         };
+
+        # Elsewhere PID 1's own default leads to /usr/bin; here it leads nowhere a task could use. By its name it is a
+        # drop-in of every task's unit, and sets PATH only for a task whose environment has none.
+        systemd.packages = [
+          (pkgs.writeTextDir "lib/systemd/system/drover-.service.d/10-path.conf" ''
+            [Service]
+            ExecSearchPath=${lib.makeBinPath (cfg.agent.path ++ servicePath)}
+          '')
+        ];
       })
 
       (lib.mkIf cfg.master.clusterInit {

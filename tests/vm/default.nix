@@ -1,130 +1,81 @@
-# Every scenario of `scenarios/` as a NixOS VM test, and the tests that are about NixOS itself, such as nixos-switch.
-# `runTest` is `pkgs.testers.runNixOSTest` with services.drover known to every node.
+# The scenarios as NixOS VM tests: the very texts that the lab runs, on machines that have services.drover.
+#
+# Each scenario's header says which machines it needs (`lab/scenarios.py` describes it). Before its text stand the lists of
+# masters and agents, the settings that the lab's nodes have too (`node/`), and the story.
 { lib, runTest }:
 let
-  story = builtins.readFile ./story.py;
+  master = lib.importTOML ./node/master.toml;
+  agent = lib.importTOML ./node/agent.toml;
 
-  # What stands between the quotes of NAME = """…""" in story.py: the settings the lab's machines get too.
-  settingsOf =
-    name: substitutions:
-    let
-      rest = lib.last (lib.splitString "\n${name} = \"\"\"" story);
-      toml = lib.head (lib.splitString "\"\"\"" rest);
-    in
-    builtins.fromTOML (
-      lib.replaceStrings (lib.attrNames substitutions) (lib.attrValues substitutions) toml
-    );
-
-  # "# nodes: masters=3 agents=3 vm=false" -> { masters = "3"; agents = "3"; vm = "false"; }
-  headerOf =
-    file: text:
-    let
-      first = lib.head (lib.splitString "\n" text);
-      words = builtins.match "# nodes: (.+)" first;
-      pair = word: builtins.match "([a-z]+)=([a-z0-9]+)" word;
-    in
-    if words == null then
-      throw "${toString file}: the first line must be like `# nodes: masters=3 agents=3 vm=false`"
-    else
-      lib.listToAttrs (
-        map (word: lib.nameValuePair (lib.elemAt (pair word) 0) (lib.elemAt (pair word) 1)) (
-          lib.splitString " " (lib.head words)
-        )
-      );
-
-  # A node as the story expects it: roles and settings in place, an identity still to be made.
-  node =
-    {
-      index,
-      masters,
-      isMaster,
-      isAgent,
-    }:
-    { lib, pkgs, ... }:
-    {
-      services.drover = {
-        enable = true;
-        openFirewall = true;
-        master.enable = isMaster;
-        agent.enable = isAgent;
-        agent.path = [ pkgs.python3 ];
-        settings = lib.mkMerge [
-          (lib.mkIf isMaster (settingsOf "MASTER_CONFIG" { }))
-          (lib.mkIf isAgent (
-            settingsOf "AGENT_CONFIG" {
-              "{{" = "{";
-              "}}" = "}";
-              "{seeds}" = lib.concatMapStringsSep ", " (name: ''"${name}:7071"'') masters;
-              "{rack}" = if lib.mod index 2 == 0 then "a" else "b";
-            }
-          ))
-        ];
-      };
-
-      # The ports that tasks are offered.
-      networking.firewall.allowedTCPPortRanges = lib.mkIf isAgent [
-        {
-          from = 31000;
-          to = 31999;
-        }
-      ];
-
-      environment.systemPackages = [
-        pkgs.curl
-        pkgs.python3
-      ];
-      virtualisation.memorySize = 1024;
-    };
-
-  scenario =
+  header =
     file:
     let
-      text = builtins.readFile file;
-      header = headerOf file text;
-      masterCount = lib.toIntBase10 header.masters;
-      agentCount = lib.toIntBase10 header.agents;
-      names = map (number: "n${toString number}") (lib.range 1 (masterCount + agentCount));
-      masters = lib.take masterCount names;
-      # Without machines of their own, agents run on the masters.
-      agents = if agentCount == 0 then names else lib.drop masterCount names;
+      line = lib.head (lib.splitString "\n" (builtins.readFile file));
+      words = lib.splitString " " (lib.removePrefix "# nodes: " line);
+      pair =
+        word:
+        let
+          parts = lib.splitString "=" word;
+        in
+        lib.nameValuePair (lib.head parts) (lib.last parts);
     in
-    runTest {
-      name = "drover-${lib.removeSuffix ".py" (baseNameOf file)}";
-      meta.maintainers = [ ];
+    lib.listToAttrs (map pair words);
 
-      nodes = lib.genAttrs names (
+  test =
+    file:
+    let
+      wants = header file;
+      masters = names 1 (lib.toInt wants.masters);
+      agents = names (lib.toInt wants.masters + 1) (lib.toInt wants.agents);
+      names = first: count: lib.genList (index: "n${toString (first + index)}") count;
+      isCluster = agents != [ ];
+      list = machines: "[${lib.concatStringsSep ", " machines}]";
+    in
+    {
+      name = "drover-${lib.removeSuffix ".py" (baseNameOf file)}";
+
+      nodes = lib.genAttrs (masters ++ agents) (
         name:
-        node {
-          inherit masters;
-          index = lib.lists.findFirstIndex (agent: agent == name) 0 agents;
-          isMaster = lib.elem name masters;
-          isAgent = lib.elem name agents;
+        { pkgs, ... }:
+        {
+          virtualisation.memorySize = 1024;
+          networking.firewall.enable = false;
+          environment.systemPackages = [
+            pkgs.curl
+            pkgs.python3
+          ];
+          services.drover = lib.mkIf isCluster {
+            enable = true;
+            master.enable = lib.elem name masters;
+            agent.enable = lib.elem name agents;
+            agent.path = [ pkgs.python3 ];
+            settings = {
+              inherit master;
+              agent = agent // {
+                masters = map (master: "${master}:7071") masters;
+                attributes.rack = if lib.mod (lib.lists.findFirstIndex (each: each == name) 0 agents) 2 == 0 then "a" else "b";
+              };
+            };
+          };
         }
       );
 
-      # What the scenario may take, and the boot of its machines.
-      globalTimeout = lib.toIntBase10 (header.timeout or "300") + 600;
-
       testScript = ''
-        masters = [${lib.concatStringsSep ", " masters}]
-        agents = [${lib.concatStringsSep ", " agents}]
-        ${story}
-        ${text}
-      '';
+        masters = ${list masters}
+        agents = ${list (if isCluster then agents else masters)}
+        MASTER_SETTINGS = ${builtins.toJSON (builtins.readFile ./node/master.toml)}
+        AGENT_SETTINGS = ${builtins.toJSON (builtins.readFile ./node/agent.toml)}
+      ''
+      + builtins.readFile ./story.py
+      + builtins.readFile file;
+
+      # The story is written to be read; what it is told by JSON has no type.
+      skipTypeCheck = true;
     };
 
-  filesOf =
-    directory: suffix:
-    map (name: directory + "/${name}") (
-      lib.filter (name: lib.hasSuffix suffix name && name != "default.nix") (
-        lib.attrNames (builtins.readDir directory)
-      )
-    );
-
-  named =
-    suffix: make: file:
-    lib.nameValuePair "vm-${lib.removeSuffix suffix (baseNameOf file)}" (make file);
+  scenarios = lib.filterAttrs (name: _: lib.hasSuffix ".py" name) (builtins.readDir ./scenarios);
 in
-lib.listToAttrs (
-  map (named ".py" scenario) (filesOf ./scenarios ".py") ++ map (named ".nix" runTest) (filesOf ./. ".nix")
-)
+lib.mapAttrs' (
+  name: _:
+  lib.nameValuePair "vm-${lib.removeSuffix ".py" name}" (runTest (test (./scenarios + "/${name}")))
+) scenarios
