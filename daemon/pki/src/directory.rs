@@ -303,6 +303,17 @@ impl Credentials {
         self.not_after.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO) < authority::RENEW_BELOW
     }
 
+    /// Gives a master, which holds the authority's key, a newer certificate if it is time for one.
+    pub fn renewed_by_itself(self) -> Result<Self, Error> {
+        if !self.is_renewal_due() {
+            return Ok(self);
+        }
+        let hosts: Vec<String> = self.identity.advertise.as_deref().and_then(host_of).into_iter().collect();
+        let (certificate_pem, key_pem) = self.load_authority()?.issue(&self.identity.peer(), &hosts)?;
+        tracing::info!(name = %self.identity.name, "this master renewed its certificate");
+        self.replace_certificate(&certificate_pem, &key_pem)
+    }
+
     /// Replaces this node's key and certificate by newer ones for the same identity.
     ///
     /// The old certificate stays valid until its time is over. A crash between the two files leaves a pair that

@@ -110,6 +110,13 @@ impl Machine {
         soon("the listener ends", listening).await.unwrap();
     }
 
+    /// Takes another address, as a machine does whose configuration says so.
+    pub(crate) async fn move_away(&mut self) {
+        self.address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let advertise = Some(self.address.to_string());
+        self.credentials().update_identity(|identity| identity.advertise = advertise).unwrap();
+    }
+
     pub(crate) fn raft_dir(&self) -> std::path::PathBuf {
         self.data_dir.path().join("master/raft")
     }

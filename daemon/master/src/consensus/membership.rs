@@ -239,8 +239,6 @@ impl Consensus {
     /// never will be. To be started once the cluster listener listens: the leader will want to catch this master up.
     pub(crate) async fn announce(&self) {
         let mut metrics = self.inner.raft.server_metrics();
-        let mut seeds = self.inner.credentials.identity.peers.clone();
-        seeds.retain(|seed| *seed != self.inner.me.address);
         loop {
             match self.standing() {
                 Standing::Voter => return,
@@ -250,9 +248,16 @@ impl Consensus {
                 }
                 Standing::New => {}
             }
-            for address in seeds.clone() {
-                if self.announce_to(address).await {
-                    break;
+            let Master { id, name, address } = &self.inner.me;
+            if metrics.borrow_and_update().current_leader == Some(*id) {
+                if let Err(error) = self.add_master(*id, name, address).await {
+                    tracing::debug!(%error, "the leader cannot change its own address yet");
+                }
+            } else {
+                for seed in self.seeds() {
+                    if self.announce_to(seed).await {
+                        break;
+                    }
                 }
             }
             tokio::select! {
@@ -261,6 +266,15 @@ impl Consensus {
                 () = self.inner.stop.cancelled() => return,
             }
         }
+    }
+
+    /// The other masters' addresses, as far as this one has heard of them.
+    fn seeds(&self) -> BTreeSet<String> {
+        let members = self.members().into_iter().filter(|member| member.id != self.inner.me.id);
+        let mut seeds: BTreeSet<String> = members.map(|member| member.address).collect();
+        seeds.extend(self.inner.credentials.identity.peers.iter().cloned());
+        seeds.remove(&self.inner.me.address);
+        seeds
     }
 
     fn standing(&self) -> Standing {

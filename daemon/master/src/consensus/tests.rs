@@ -200,6 +200,42 @@ async fn masters_come_and_go_while_the_cluster_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_master_may_move() {
+    let mut machines = three(SETTINGS).await;
+    let leading = leader(&machines).await;
+    for moving in [(leading + 1) % 3, leading] {
+        machines[moving].stop().await;
+        machines[moving].move_away().await;
+        machines[moving].start().await.unwrap();
+        let address = machines[moving].address.to_string();
+        for machine in &machines {
+            let mut applied = machine.consensus().applied();
+            soon("all know the new address", async {
+                while !machine.consensus().members().iter().any(|member| member.address == address) {
+                    applied.changed().await.unwrap();
+                }
+            })
+            .await;
+        }
+    }
+    let leading = leader(&machines).await;
+    let index = machines[leading].consensus().propose(weight(1)).await.unwrap();
+    agree(&machines, index).await;
+
+    let mut alone = Machine::found("n1", SETTINGS).await;
+    alone.stop().await;
+    alone.move_away().await;
+    alone.start().await.unwrap();
+    let mut applied = alone.consensus().applied();
+    soon("the only master moved", async {
+        while alone.consensus().members()[0].address != alone.address.to_string() {
+            applied.changed().await.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_idle_cluster_writes_nothing() {
     let machines = three(SETTINGS).await;
     let leading = leader(&machines).await;
