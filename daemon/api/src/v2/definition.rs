@@ -159,6 +159,7 @@ fn read_version(at: &At<'_>, faults: &mut Faults) -> Option<Timestamp> {
 #[derive(Default)]
 struct Update {
     says_something: bool,
+    says_program: bool,
     program: Option<Program>,
     user: Option<String>,
     instances: Option<u32>,
@@ -241,6 +242,7 @@ impl Update {
         };
         Self {
             says_something: MEMBERS.iter().any(|member| at.get(member).is_some()),
+            says_program: at.get("cmd").or(at.get("args")).is_some(),
             program: read_program(at, faults),
             user: at.get("user").and_then(|user| user.text(faults)).map(str::to_owned),
             instances: at.get("instances").and_then(|value| value.whole(faults, 0..=INSTANCES_MAX)),
@@ -268,21 +270,17 @@ impl Update {
 
     /// Lays this over `current`, or over the defaults, and checks what only shows in the whole.
     fn complete(self, id: AppId, current: Option<&App>, path: &str, faults: &mut Faults) -> Option<App> {
-        let faults_before = faults.clone();
         let program = self.program.or_else(|| current.map(|app| app.program.clone()));
-        let app = match (current, program) {
-            (Some(current), Some(program)) => Some(App { program, ..current.clone() }),
-            (None, Some(program)) => {
-                let mut app = App::new(id, program);
-                app.ports = vec![fields::default_port()];
-                Some(app)
-            }
-            (_, None) => {
-                faults.push(path, "AppDefinition must either contain one of 'cmd' or 'args', and/or a 'container'.");
-                None
-            }
+        if program.is_none() && !self.says_program {
+            faults.push(path, "AppDefinition must either contain one of 'cmd' or 'args', and/or a 'container'.");
+        }
+        // Without a program there is no app, but the rest can be checked all the same.
+        let is_app = program.is_some();
+        let program = program.unwrap_or_else(|| Program::Argv(Vec::new()));
+        let mut app = match current {
+            Some(current) => App { program, ..current.clone() },
+            None => App { ports: vec![fields::default_port()], ..App::new(id, program) },
         };
-        let mut app = app?;
         fn set<T>(field: &mut T, said: Option<T>) {
             if let Some(said) = said {
                 *field = said;
@@ -315,7 +313,7 @@ impl Update {
         set(&mut app.dependencies, self.dependencies);
         set(&mut app.properties, self.properties);
         check_whole(&app, path, faults);
-        (*faults == faults_before).then_some(app)
+        is_app.then_some(app)
     }
 }
 
@@ -331,7 +329,8 @@ fn check_whole(app: &App, path: &str, faults: &mut Faults) {
             faults.push(&format!("{path}/instances"), "must be at most 1 with the label MARATHON_SINGLE_INSTANCE_APP");
         }
         if app.upgrade != (UpgradeStrategy { min_health_milli: 0, max_over_milli: 0 }) {
-            let why = "must be {\"minimumHealthCapacity\":0,\"maximumOverCapacity\":0} with the label MARATHON_SINGLE_INSTANCE_APP";
+            let why =
+                "must be {\"minimumHealthCapacity\":0,\"maximumOverCapacity\":0} with the label MARATHON_SINGLE_INSTANCE_APP";
             faults.push(&format!("{path}/upgradeStrategy"), why);
         }
     }

@@ -48,7 +48,10 @@ pub fn render(event: &Event) -> Vec<(&'static str, Value)> {
         }
         EventKind::DeploymentFailed(deployment) => vec![
             told("deployment_step_failure", with_step(deployment)),
-            told("deployment_failed", json!({ "id": deployment.id, "plan": Plan::of(deployment), "reason": "it was cancelled" })),
+            told(
+                "deployment_failed",
+                json!({ "id": deployment.id, "plan": Plan::of(deployment), "reason": "it was cancelled" }),
+            ),
         ],
         EventKind::TaskChanged(task) => {
             let Some(fields) = task_fields(task) else { return Vec::new() };

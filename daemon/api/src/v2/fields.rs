@@ -48,7 +48,10 @@ pub(super) fn refuse_unsupported(at: &At<'_>, faults: &mut Faults) {
 fn refuse_networks(at: &At<'_>, faults: &mut Faults) {
     let Some(networks) = at.list(faults) else { return };
     if networks.len() > 1 {
-        at.fault(faults, "must hold at most one network of mode 'host'; others are not supported by this version of drover yet");
+        at.fault(
+            faults,
+            "must hold at most one network of mode 'host'; others are not supported by this version of drover yet",
+        );
     }
     for network in networks {
         if !network.is_object(faults) {
@@ -57,7 +60,11 @@ fn refuse_networks(at: &At<'_>, faults: &mut Faults) {
         // Marathon's default for a network that does not say its mode.
         let mode = network.get("mode").map_or(Some("container"), |mode| mode.text(faults));
         if mode != Some("host") {
-            faults.push(&format!("{}/mode", network.path), "must be 'host': others are not supported by this version of drover yet");
+            faults.push(
+                &format!("{}/mode", network.path),
+                "must be 'host': others are not supported by this version of drover yet",
+            );
+            continue;
         }
         for member in ["name", "labels"] {
             if let Some(value) = network.get(member).filter(|value| !value.is_blank()) {

@@ -115,7 +115,8 @@ pub struct QueueEmbed {
 impl Summary {
     /// drover keeps the present picture only, so both summaries show it: each node once.
     fn of(waiting: &Waiting, now: Timestamp) -> Self {
-        let refused: Vec<Vec<&'static str>> = waiting.agents.values().filter(|why| !why.is_empty()).map(|why| reasons(why)).collect();
+        let refused: Vec<Vec<&'static str>> =
+            waiting.agents.values().filter(|why| !why.is_empty()).map(|why| reasons(why)).collect();
         let mut processed = waiting.agents.len();
         let mut funnel = Vec::with_capacity(FUNNEL.len());
         for reason in FUNNEL {

@@ -135,9 +135,8 @@ mod tests {
 
     #[test]
     fn selectors_choose_by_label() {
-        let labels: BTreeMap<String, String> = [("a", "1"), ("env", "prod eu"), ("in", "x")]
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into();
+        let labels: BTreeMap<String, String> =
+            [("a", "1"), ("env", "prod eu"), ("in", "x")].map(|(key, value)| (key.to_owned(), value.to_owned())).into();
         for (text, expect) in [
             ("a", Ok(true)),
             ("b", Ok(false)),

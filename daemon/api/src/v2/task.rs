@@ -105,8 +105,7 @@ pub fn text<'a>(state: &ClusterState, apps: impl Iterator<Item = &'a App>) -> St
     let mut out = String::new();
     for app in apps {
         let name = app.id.task_prefix();
-        let running: Vec<_> =
-            state.tasks_of_app(&app.id).filter(|task| visible_state(task) == TaskState::Running).collect();
+        let running: Vec<_> = state.tasks_of_app(&app.id).filter(|task| visible_state(task) == TaskState::Running).collect();
         let mut line = |cell: String, mut cells: Vec<String>| {
             cells.sort();
             out.push_str(&format!("{name}\t{cell}\t"));

@@ -81,7 +81,11 @@ fn steps_follow_the_dependencies() {
         (vec![], vec!["/a"], "Start /a | Scale /a"),
         (vec![], vec!["/web<-/db", "/db"], "Start /db /web | Scale /db | Scale /web"),
         // A group stands for every app in it.
-        (vec![], vec!["/p/db/x<-/p/base", "/p/base", "/p/web<-/p/db"], "Start /p/base /p/db/x /p/web | Scale /p/base | Scale /p/db/x | Scale /p/web"),
+        (
+            vec![],
+            vec!["/p/db/x<-/p/base", "/p/base", "/p/web<-/p/db"],
+            "Start /p/base /p/db/x /p/web | Scale /p/base | Scale /p/db/x | Scale /p/web",
+        ),
         // What does not change orders what does, and is not touched itself.
         (vec!["/b<-/c", "/c"], vec!["/a<-/b"], "Start /a | Scale /a"),
         (vec!["/b<-/c", "/c"], vec!["/a<-/b", "/c2", "/d<-/c2"], "Start /a /c2 /d | Scale /c2 | Scale /d | Scale /a"),
@@ -130,7 +134,8 @@ fn each_change_takes_its_own_steps_and_stamps() {
     };
     let stamps = |plan: &Plan| {
         let version = plan.deployment.version;
-        plan.app(&id("/a")).map(|app| (app.version == version, app.last_scaling_at == version, app.last_config_change_at == version))
+        plan.app(&id("/a"))
+            .map(|app| (app.version == version, app.last_scaling_at == version, app.last_config_change_at == version))
     };
     for (edit, expect_words, expect_stamps) in [
         (changed(&|_| {}), "", None),

@@ -85,7 +85,11 @@ fn a_new_app_is_told_step_by_step() {
     assert_eq!(apply(&mut state, &create.command()).unwrap(), ["changed /a", "started d"]);
     let advance = |from_step| Command::AdvanceDeployment { id: DeploymentId::new("d"), from_step, at: NOW };
     assert_eq!(apply(&mut state, &advance(0)).unwrap(), ["step 0 of d"]);
-    assert_eq!(apply(&mut state, &advance(0)), Err(Refusal::Stale("deployment d".into())), "two leaders may both see a step done");
+    assert_eq!(
+        apply(&mut state, &advance(0)),
+        Err(Refusal::Stale("deployment d".into())),
+        "two leaders may both see a step done"
+    );
     assert_eq!(apply(&mut state, &advance(1)).unwrap(), ["step 1 of d", "succeeded d"]);
     assert_eq!(apply(&mut state, &advance(2)), Err(Refusal::NotFound("deployment d".into())));
     assert_eq!(state.deployments_of(&id("/a")).count(), 0);

@@ -80,10 +80,8 @@ impl Answer {
 
     /// The answer to whatever starts a deployment.
     pub(super) fn deployment(status: StatusCode, plan: &Plan) -> Self {
-        let result = DeploymentResult {
-            version: plan.deployment.version.to_string(),
-            deployment_id: plan.deployment.id.to_string(),
-        };
+        let result =
+            DeploymentResult { version: plan.deployment.version.to_string(), deployment_id: plan.deployment.id.to_string() };
         Self::json(status, &result).started(plan)
     }
 

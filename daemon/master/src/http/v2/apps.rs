@@ -33,7 +33,9 @@ pub(super) fn list(ask: &Ask<'_>, world: &World<'_>) -> Outcome {
     let (cmd, id) = (part_of("cmd"), part_of("id"));
     let fits = |app: &app::App| {
         id.as_ref().is_none_or(|part| app.id.as_str().contains(part))
-            && cmd.as_ref().is_none_or(|part| matches!(&app.program, Program::Shell(line) if line.to_lowercase().contains(part)))
+            && cmd
+                .as_ref()
+                .is_none_or(|part| matches!(&app.program, Program::Shell(line) if line.to_lowercase().contains(part)))
             && selector.as_ref().is_none_or(|selector| selector.matches(&app.labels))
     };
     let embed = ask.embed(Embed::list());
@@ -94,10 +96,13 @@ pub(super) fn put(ask: &Ask<'_>, world: &World<'_>, id: &AppId) -> Outcome {
     let wish = read_app(ask.body, Some(id), mode, |id| current(world, id))?;
     let edits = BTreeMap::from([(id.clone(), edit(world, wish)?)]);
     let plan = plan(ask, world, edits, &|_| String::new())?;
-    Ok(propose(&plan, match existed {
-        true => Answer::deployment(StatusCode::OK, &plan),
-        false => Answer::deployment(StatusCode::CREATED, &plan).with(LOCATION, id.as_str()),
-    }))
+    Ok(propose(
+        &plan,
+        match existed {
+            true => Answer::deployment(StatusCode::OK, &plan),
+            false => Answer::deployment(StatusCode::CREATED, &plan).with(LOCATION, id.as_str()),
+        },
+    ))
 }
 
 pub(super) fn patch(ask: &Ask<'_>, world: &World<'_>, id: &AppId) -> Outcome {
@@ -131,7 +136,8 @@ pub(super) fn restart(ask: &Ask<'_>, world: &World<'_>, id: AppId) -> Outcome {
 
 /// The one change that cancels what is in its way unless told not to.
 pub(super) fn remove(ask: &Ask<'_>, world: &World<'_>, id: AppId) -> Outcome {
-    let request = change::Request { force: ask.flag("force", true), ..request(ask, world, BTreeMap::from([(id, Edit::Remove)])) };
+    let request =
+        change::Request { force: ask.flag("force", true), ..request(ask, world, BTreeMap::from([(id, Edit::Remove)])) };
     let plan = plan_request(world, request, &|_| String::new())?;
     Ok(propose(&plan, Answer::deployment(StatusCode::OK, &plan)))
 }

@@ -4,10 +4,10 @@
 use super::answer::{Answer, Outcome, World};
 use super::ask::Ask;
 use super::route::group_id;
+use drover_api::v2::Error;
 use drover_api::v2::app::App;
 use drover_api::v2::embed::Embed;
 use drover_api::v2::group::{Group, apps_below};
-use drover_api::v2::Error;
 use drover_core::ids::GroupId;
 use hyper::StatusCode;
 
