@@ -1,6 +1,7 @@
 # What scenarios say to a cluster. This text stands before every scenario, in the lab and in a NixOS VM test alike, so it
-# uses the words of the NixOS test driver and Python's standard library alone. The runner puts two lines before it:
-# `masters` and `agents`, the lists of machines that the scenario's header asks for.
+# uses the words of the NixOS test driver and Python's standard library alone. The runner puts before it: `masters` and
+# `agents`, the lists of machines that the scenario's header asks for, and `MASTER_SETTINGS` and `AGENT_SETTINGS`, the texts
+# of node/master.toml and node/agent.toml.
 
 import json
 import shlex
@@ -10,24 +11,6 @@ API = "http://127.0.0.1:7070"
 
 # How long a cluster may take over what it promises to do at once; machines of a test share few CPUs.
 SOON = 60
-
-# Quick to notice a silent node, so that a test need not wait for it; production waits longer.
-MASTER_CONFIG = """
-[master]
-api_listen = "0.0.0.0:7070"
-agent_timeout = "5s"
-agent_heartbeat = "1s"
-"""
-AGENT_CONFIG = """
-[agent]
-masters = [{seeds}]
-attributes = {{ rack = "{rack}" }}
-[agent.resources]
-cpus = 4.0
-mem = "4G"
-disk = "8G"
-ports = ["31000-31999"]
-"""
 
 
 def eventually(what, check, timeout=SOON):
@@ -122,10 +105,11 @@ def write_file(machine, path, text):
 def config_of(machine):
     text = f'name = "{machine.name}"\n'
     if machine in masters:
-        text += MASTER_CONFIG
+        text += "[master]\n" + MASTER_SETTINGS
     if machine in agents:
         seeds = ", ".join(f'"{master.name}:7071"' for master in masters)
-        text += AGENT_CONFIG.format(seeds=seeds, rack="ab"[agents.index(machine) % 2])
+        text += f'[agent]\nmasters = [{seeds}]\nattributes = {{ rack = "{"ab"[agents.index(machine) % 2]}" }}\n'
+        text += AGENT_SETTINGS.replace("[", "[agent.", 1)
     return text
 
 

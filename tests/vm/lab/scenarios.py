@@ -75,18 +75,22 @@ def read_all() -> list[Scenario]:
     return [read(path) for path in sorted(DIRECTORY.glob("*.py"))]
 
 
-def roles(scenario: Scenario) -> str:
-    """The two lines that stand before the story, as the NixOS side writes them too."""
+def prelude(scenario: Scenario) -> str:
+    """The lines that stand before the story, as `default.nix` writes them too."""
     names = [f"n{number}" for number in range(1, scenario.masters + scenario.agents + 1)]
     masters, agents = names[: scenario.masters], names[scenario.masters :] or names
-    return f"masters = [{', '.join(masters)}]\nagents = [{', '.join(agents)}]\n"
+    settings = {role: (STORY.parent / f"node/{role}.toml").read_text() for role in ("master", "agent")}
+    return (
+        f"masters = [{', '.join(masters)}]\nagents = [{', '.join(agents)}]\n"
+        f"MASTER_SETTINGS = {settings['master']!r}\nAGENT_SETTINGS = {settings['agent']!r}\n"
+    )
 
 
 def play(scenario: Scenario, machines: list[Machine], log) -> None:
     """Runs the scenario's text on the machines; what it raises is its failure."""
     driver = Driver(machines, log)
     scope = driver.scope()
-    for name, text in [("roles", roles(scenario)), (str(STORY), STORY.read_text()), (str(scenario.path), None)]:
+    for name, text in [("prelude", prelude(scenario)), (str(STORY), STORY.read_text()), (str(scenario.path), None)]:
         text = scenario.path.read_text() if text is None else text
         exec(compile(text, name, "exec"), scope)
 

@@ -27,7 +27,7 @@ class Session:
         shape = scenarios.Scenario(Path("try"), masters, agents, vm=False)
         # The words of the scenarios, as plain functions.
         self.words = scenarios.Driver(self.machines, log).scope()
-        for name, text in [("roles", scenarios.roles(shape)), (str(scenarios.STORY), scenarios.STORY.read_text())]:
+        for name, text in [("prelude", scenarios.prelude(shape)), (str(scenarios.STORY), scenarios.STORY.read_text())]:
             exec(compile(text, name, "exec"), self.words)
 
     def __getattr__(self, name: str):
