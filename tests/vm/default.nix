@@ -1,81 +1,134 @@
-# The scenarios as NixOS VM tests: the very texts that the lab runs, on machines that have services.drover.
+# The scenarios as NixOS VM tests: the very texts that the lab runs, on machines that have services.drover. Beside them the
+# tests that are about NixOS itself, `nixos-*.nix`.
 #
-# Each scenario's header says which machines it needs (`lab/scenarios.py` describes it). Before its text stand the lists of
+# A scenario's header says which machines it needs (`lab/scenarios.py` describes it). Before its text stand the lists of
 # masters and agents, the settings that the lab's nodes have too (`node/`), and the story.
+#
+# `runTest` is `pkgs.testers.runNixOSTest` with services.drover known to every node.
 { lib, runTest }:
 let
-  master = lib.importTOML ./node/master.toml;
-  agent = lib.importTOML ./node/agent.toml;
+  masterSettings = lib.importTOML ./node/master.toml;
+  agentSettings = lib.importTOML ./node/agent.toml;
 
-  header =
+  # A JSON string is a Python string.
+  prelude = masters: agents: ''
+    masters = [${lib.concatStringsSep ", " masters}]
+    agents = [${lib.concatStringsSep ", " agents}]
+    MASTER_SETTINGS = ${builtins.toJSON (builtins.readFile ./node/master.toml)}
+    AGENT_SETTINGS = ${builtins.toJSON (builtins.readFile ./node/agent.toml)}
+    ${builtins.readFile ./story.py}
+  '';
+
+  # "# nodes: masters=3 agents=3 vm=false" -> { masters = "3"; agents = "3"; vm = "false"; }
+  headerOf =
     file:
     let
-      line = lib.head (lib.splitString "\n" (builtins.readFile file));
-      words = lib.splitString " " (lib.removePrefix "# nodes: " line);
-      pair =
-        word:
-        let
-          parts = lib.splitString "=" word;
-        in
-        lib.nameValuePair (lib.head parts) (lib.last parts);
+      first = lib.head (lib.splitString "\n" (builtins.readFile file));
+      words = lib.splitString " " (lib.removePrefix "# nodes: " first);
+      pair = word: builtins.match "([a-z]+)=([a-z0-9]+)" word;
     in
-    lib.listToAttrs (map pair words);
+    if !lib.hasPrefix "# nodes: " first || lib.any (word: pair word == null) words then
+      throw "${toString file}: the first line must be like `# nodes: masters=3 agents=3 vm=false`"
+    else
+      lib.listToAttrs (map (word: lib.nameValuePair (lib.elemAt (pair word) 0) (lib.elemAt (pair word) 1)) words);
 
-  test =
+  shapeOf =
     file:
     let
-      wants = header file;
-      masters = names 1 (lib.toInt wants.masters);
-      agents = names (lib.toInt wants.masters + 1) (lib.toInt wants.agents);
-      names = first: count: lib.genList (index: "n${toString (first + index)}") count;
-      isCluster = agents != [ ];
-      list = machines: "[${lib.concatStringsSep ", " machines}]";
+      header = headerOf file;
+      masterCount = lib.toInt header.masters;
+      agentCount = lib.toInt header.agents;
+      names = map (number: "n${toString number}") (lib.range 1 (masterCount + agentCount));
     in
     {
-      name = "drover-${lib.removeSuffix ".py" (baseNameOf file)}";
-
-      nodes = lib.genAttrs (masters ++ agents) (
-        name:
-        { pkgs, ... }:
-        {
-          virtualisation.memorySize = 1024;
-          networking.firewall.enable = false;
-          environment.systemPackages = [
-            pkgs.curl
-            pkgs.python3
-          ];
-          services.drover = lib.mkIf isCluster {
-            enable = true;
-            master.enable = lib.elem name masters;
-            agent.enable = lib.elem name agents;
-            agent.path = [ pkgs.python3 ];
-            settings = {
-              inherit master;
-              agent = agent // {
-                masters = map (master: "${master}:7071") masters;
-                attributes.rack = if lib.mod (lib.lists.findFirstIndex (each: each == name) 0 agents) 2 == 0 then "a" else "b";
-              };
-            };
-          };
-        }
-      );
-
-      testScript = ''
-        masters = ${list masters}
-        agents = ${list (if isCluster then agents else masters)}
-        MASTER_SETTINGS = ${builtins.toJSON (builtins.readFile ./node/master.toml)}
-        AGENT_SETTINGS = ${builtins.toJSON (builtins.readFile ./node/agent.toml)}
-      ''
-      + builtins.readFile ./story.py
-      + builtins.readFile file;
-
-      # The story is written to be read; what it is told by JSON has no type.
-      skipTypeCheck = true;
+      key = "${header.masters}-${header.agents}";
+      inherit names;
+      masters = lib.take masterCount names;
+      # Without machines of their own, agents are the masters' machines.
+      agents = if agentCount == 0 then names else lib.drop masterCount names;
+      # `droverd standalone` is started by the scenario and has no configuration.
+      isStandalone = agentCount == 0;
     };
 
-  scenarios = lib.filterAttrs (name: _: lib.hasSuffix ".py" name) (builtins.readDir ./scenarios);
+  # A node as the story expects it: roles and settings in place, an identity still to be made.
+  nodeOf =
+    shape: name:
+    { lib, pkgs, ... }:
+    {
+      services.drover = {
+        enable = true;
+        openFirewall = true;
+        master.enable = lib.elem name shape.masters;
+        agent.enable = lib.elem name shape.agents;
+        agent.path = [ pkgs.python3 ];
+        settings = {
+          master = masterSettings;
+          agent = agentSettings // {
+            masters = map (master: "${master}:7071") shape.masters;
+            attributes.rack =
+              if lib.mod (lib.lists.findFirstIndex (agent: agent == name) 0 shape.agents) 2 == 0 then "a" else "b";
+          };
+        };
+      };
+      environment.etc."drover/drover.toml".enable = !shape.isStandalone;
+
+      # What tasks are offered, as node/agent.toml says.
+      networking.firewall.allowedTCPPortRanges = lib.mkIf (lib.elem name shape.agents) [
+        {
+          from = 31000;
+          to = 31999;
+        }
+      ];
+
+      environment.systemPackages = [
+        pkgs.curl
+        pkgs.python3
+      ];
+      virtualisation.memorySize = 1024;
+    };
+
+  # Scenarios of one shape have the same machines, which are evaluated once: of a machine and of a test, the machine is
+  # what takes the time and the memory.
+  machinesOf = lib.mapAttrs (
+    _: files:
+    let
+      shape = shapeOf (lib.head files);
+    in
+    (runTest {
+      name = "drover-machines-${shape.key}";
+      nodes = lib.genAttrs shape.names (nodeOf shape);
+      testScript = "";
+    }).config.nodes
+  ) (lib.groupBy (file: (shapeOf file).key) scenarios);
+
+  scenarioTest =
+    file:
+    let
+      shape = shapeOf file;
+    in
+    runTest {
+      name = "drover-${lib.removeSuffix ".py" (baseNameOf file)}";
+      meta.maintainers = [ ];
+
+      # They are machines already, not modules that make one.
+      node.type = lib.types.raw;
+      nodes = machinesOf.${shape.key};
+
+      # What the scenario may take, and the boot of its machines.
+      globalTimeout = lib.toInt ((headerOf file).timeout or "300") + 600;
+
+      testScript = prelude shape.masters shape.agents + builtins.readFile file;
+    };
+
+  filesOf =
+    directory: pattern:
+    map (name: directory + "/${name}") (
+      lib.filter (name: builtins.match pattern name != null) (lib.attrNames (builtins.readDir directory))
+    );
+  scenarios = filesOf ./scenarios ".*\\.py";
+  named = suffix: make: file: lib.nameValuePair "vm-${lib.removeSuffix suffix (baseNameOf file)}" (make file);
 in
-lib.mapAttrs' (
-  name: _:
-  lib.nameValuePair "vm-${lib.removeSuffix ".py" name}" (runTest (test (./scenarios + "/${name}")))
-) scenarios
+lib.listToAttrs (
+  map (named ".py" scenarioTest) scenarios
+  ++ map (named ".nix" (file: runTest (import file { inherit prelude; }))) (filesOf ./. "nixos-.*\\.nix")
+)

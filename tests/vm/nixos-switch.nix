@@ -1,5 +1,12 @@
 # What is NixOS' own: a cluster that founds and joins itself at boot, and a switch that touches no task.
+{ prelude }:
 let
+  masters = [ "n1" ];
+  agents = [
+    "n1"
+    "n2"
+  ];
+
   common =
     { pkgs, ... }:
     {
@@ -39,10 +46,7 @@ in
 
   globalTimeout = 900;
 
-  testScript = ''
-    masters = [n1]
-    agents = [n1, n2]
-    ${builtins.readFile ./story.py}
+  testScript = prelude masters agents + ''
     start_all()
 
     with subtest("the first machine founds the cluster at its first boot"):
