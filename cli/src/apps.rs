@@ -552,8 +552,7 @@ mod tests {
         ];
         assert_eq!(
             table(&apps, false, now()).render(PLAIN, true),
-            "\
-  APP        HEALTH     INST  CPU  MEM   PORTS  DEPLOY    CHANGED
+            "  APP        HEALTH     INST  CPU  MEM   PORTS  DEPLOY    CHANGED
 ● /shop/web  healthy    4/4   0.5  512M  10000  –         2h ago
 ↻ /shop/api  deploying  2/4   0.5  512M  10000  1f3c0000  2h ago
 ○ /old       stopped    0/0   0.5  512M  –      –         2h ago

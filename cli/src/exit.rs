@@ -41,8 +41,7 @@ pub(crate) enum Exit {
 }
 
 /// The codes with their meaning, for `drover help exit-codes`.
-pub(crate) const TABLE: &str = "\
-  0  done; `status NAME`: it is active
+pub(crate) const TABLE: &str = "  0  done; `status NAME`: it is active
   1  it did not work
   2  the command line, or a file it names, is wrong; or it must be confirmed with --yes
   3  `status NAME`: it is not active

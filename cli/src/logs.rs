@@ -314,7 +314,7 @@ mod tests {
     fn lines_look_like_the_journal() {
         assert_eq!(render(&entry("n03", 0, "slow query"), PLAIN, &TimeZone::UTC, false), "Nov 22 10:51:07 n03 shop_web.0b1c2d3e[4711]: slow query\n");
         let two = render(&entry("n03", 0, "a\nb"), PLAIN, &TimeZone::UTC, true);
-        assert_eq!(two, format!("Nov 22 10:51:07 n03 shop_web.0b1c2d3e-4f5a[4711]: a\n{}b\n", " ".repeat(49)));
+        assert_eq!(two, format!("Nov 22 10:51:07 n03 shop_web.0b1c2d3e-4f5a[4711]: a\n{}b\n", " ".repeat(50)));
     }
 
     #[test]

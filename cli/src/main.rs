@@ -221,7 +221,7 @@ mod tests {
             ("drover node join --token x --master n1:7071", "Nodes"),
             ("drover job run etl --wait -- --day 21", "Jobs"),
             ("drover log -f /web -n 5", "Logs"),
-            ("drover task stop x -y", "Tasks"),
+            ("drover task kill x --scale", "Tasks"),
             ("drover tokens create --role master", "Token"),
         ] {
             let cli = Cli::try_parse_from(words.split(' ')).unwrap_or_else(|error| panic!("{words}: {error}"));

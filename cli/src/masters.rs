@@ -128,8 +128,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             table(&masters).render(PLAIN, true),
-            "\
-  MASTER  ROLE      ADDRESS  LAG  SEEN       ID
+            "  MASTER  ROLE      ADDRESS  LAG  SEEN       ID
 ● m1      follower  m1:7071  0    120ms ago  1
 ● m2      leader    m2:7071  –    –          2
 × m3      silent    m3:7071  88   1min ago   3

@@ -194,8 +194,7 @@ mod tests {
     fn the_list_says_what_is_used() {
         assert_eq!(
             table(&nodes(), false).render(PLAIN, true),
-            "\
-  NODE  STATE        CPU    MEM      TASKS  ZONE  SYSTEMD  AGENT  SEEN
+            "  NODE  STATE        CPU    MEM      TASKS  ZONE  SYSTEMD  AGENT  SEEN
 ● n01   up           1.5/4  512M/8G  3      z1    252      0.1.0  1.2s ago
 × n02   unreachable  0/0    0B/0B    0      –     257      –      –
 "

@@ -356,8 +356,7 @@ pub(crate) mod tests {
     fn columns_are_as_wide_as_needed() {
         assert_eq!(
             table().render(PLAIN, true),
-            "\
-  NAME    STATE    NOTE
+            "  NAME    STATE    NOTE
 ● /größe  running  –
 × /x      failed   exit 3
 "

@@ -211,8 +211,7 @@ mod tests {
         let now: Timestamp = "2026-11-22T10:30:01Z".parse().unwrap();
         assert_eq!(
             table(&tasks(), false, now).render(PLAIN, true),
-            "\
-  TASK                 OF                 NODE  STATE        SINCE     PORTS
+            "  TASK                 OF                 NODE  STATE        SINCE     PORTS
 ● shop_web.0b1c2d3e    /shop/web          n1    running      30min     31000,31001
 × etl@1795341600000#1  etl@1795341600000  n2    unreachable  30min 1s  –
 ● old.1                /old               n1    ending       30min 1s  –

@@ -143,12 +143,11 @@ pub(crate) fn parse_instant(text: &str, now: &Zoned) -> Result<Timestamp, String
     if let Ok(span) = parse_span(ago) {
         return now.timestamp().checked_sub(span).map_err(|_| bad());
     }
-    if let Ok(time) = trimmed.parse::<jiff::civil::Time>() {
-        let at = now.date().to_datetime(time).to_zoned(now.time_zone().clone());
-        return at.map(|at| at.timestamp()).map_err(|_| bad());
-    }
+    // The date first: jiff reads a time of day out of a date with a time as well.
     let written = trimmed.parse::<jiff::civil::DateTime>().or_else(|_| trimmed.parse::<jiff::civil::Date>().map(Into::into));
-    written.and_then(|at| at.to_zoned(now.time_zone().clone())).map(|at| at.timestamp()).map_err(|_| bad())
+    let time_of_day = || trimmed.parse::<jiff::civil::Time>().map(|time| now.date().to_datetime(time));
+    let at = written.or_else(|_| time_of_day()).and_then(|at| at.to_zoned(now.time_zone().clone()));
+    at.map(|at| at.timestamp()).map_err(|_| bad())
 }
 
 #[cfg(test)]
