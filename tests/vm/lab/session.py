@@ -37,6 +37,11 @@ class Session:
         except KeyError:
             raise AttributeError(name) from None
 
+    def serve(self, forwarder: "Forwarder") -> None:
+        """Lets the cluster's API answer on a port of the machine."""
+        forwarder.serve([machine.address for machine in self.words["masters"]])
+        _address_path(self.lab.enclosure.name).write_text(forwarder.address)
+
     def stay(self) -> None:
         """Keeps the cluster up and does what other `./try` commands ask, until interrupted."""
         path = control_path(self.lab.enclosure.name)
@@ -72,6 +77,18 @@ class Session:
 
 def control_path(lab: str) -> Path:
     return STATE / lab / "control"
+
+
+def _address_path(lab: str) -> Path:
+    return STATE / lab / "address"
+
+
+def address_of(lab: str) -> str | None:
+    """Where the API of a running lab answers on this machine."""
+    try:
+        return _address_path(lab).read_text()
+    except FileNotFoundError:
+        return None
 
 
 def ask(lab: str, verb: str, node: str) -> None:
