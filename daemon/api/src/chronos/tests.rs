@@ -206,7 +206,7 @@ fn every_fault_is_told_at_once_by_its_path() {
 #[test]
 fn counts_of_a_client_are_not_taken() {
     let posted = json!({"name": "a", "command": "true", "schedule": "R0//PT1H", "successCount": 7, "lastSuccess": "2020-01-01T00:00:00.000Z"});
-    let mut state = state(&[posted.clone()]);
+    let mut state = state(std::slice::from_ref(&posted));
     entry_mut(&mut state, "a").record = JobRecord {
         success_count: 3,
         error_count: 1,

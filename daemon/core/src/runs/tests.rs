@@ -463,7 +463,7 @@ fn a_failure_does_not_enable_a_disabled_job() {
 fn redefining_does_not_run_what_was_due_before() {
     let daily = job("daily", every("R/2024-04-01T11:30:00Z/P1D"));
     let fresh = |at_most_one: bool| {
-        let mut world = World::with(&[daily.clone()]);
+        let mut world = World::with(std::slice::from_ref(&daily));
         world.decide();
         assert_eq!(world.told("daily"), "11:30:00r");
         if at_most_one {
