@@ -21,8 +21,11 @@ pub struct Info {
     #[serde(skip_serializing_if = "Option::is_none")]
     leader: Option<String>,
     framework_id: FrameworkId,
+    #[serde(rename = "marathon_config")]
     marathon_config: Value,
+    #[serde(rename = "zookeeper_config")]
     zookeeper_config: Value,
+    #[serde(rename = "http_config")]
     http_config: Value,
 }
 

@@ -60,6 +60,11 @@ impl Answer {
         Self { status, headers: HeaderMap::new(), body }.with(CONTENT_TYPE, "application/json")
     }
 
+    /// `{"<name>": <content>}`.
+    pub(super) fn named(name: &str, content: &impl Serialize) -> Self {
+        Self::json(StatusCode::OK, &BTreeMap::from([(name, content)]))
+    }
+
     pub(super) fn text(body: String) -> Self {
         Self { status: StatusCode::OK, headers: HeaderMap::new(), body: body.into_bytes() }
             .with(CONTENT_TYPE, "text/plain; charset=utf-8")

@@ -17,7 +17,6 @@ use drover_core::task::Program;
 use drover_core::time::Timestamp;
 use hyper::StatusCode;
 use hyper::header::LOCATION;
-use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn list(ask: &Ask<'_>, world: &World<'_>) -> Outcome {
@@ -41,13 +40,13 @@ pub(super) fn list(ask: &Ask<'_>, world: &World<'_>) -> Outcome {
     let embed = ask.embed(Embed::list());
     let apps = world.state.apps.values().filter(|record| fits(&record.app));
     let apps: Vec<App<'_>> = apps.map(|record| App::of(world.state, record, &embed, world.now)).collect();
-    Answer::json(StatusCode::OK, &json!({ "apps": apps })).into()
+    Answer::named("apps", &apps).into()
 }
 
 pub(super) fn show(ask: &Ask<'_>, world: &World<'_>, id: &AppId) -> Outcome {
     let record = record(world, id)?;
     let embed = ask.embed(Embed::one());
-    Answer::json(StatusCode::OK, &json!({ "app": App::of(world.state, record, &embed, world.now) })).into()
+    Answer::named("app", &App::of(world.state, record, &embed, world.now)).into()
 }
 
 pub(super) fn list_below(ask: &Ask<'_>, world: &World<'_>, group: &GroupId) -> Outcome {
@@ -57,13 +56,13 @@ pub(super) fn list_below(ask: &Ask<'_>, world: &World<'_>, group: &GroupId) -> O
     if apps.is_empty() {
         return Err(Error::NotFound(format!("Group '{group}' does not exist")));
     }
-    Answer::json(StatusCode::OK, &json!({ "*": apps })).into()
+    Answer::named("*", &apps).into()
 }
 
 /// Newest first.
 pub(super) fn versions(world: &World<'_>, id: &AppId) -> Outcome {
     let versions: Vec<String> = record(world, id)?.versions.keys().rev().map(Timestamp::to_string).collect();
-    Answer::json(StatusCode::OK, &json!({ "versions": versions })).into()
+    Answer::named("versions", &versions).into()
 }
 
 pub(super) fn show_version(ask: &Ask<'_>, world: &World<'_>, id: &AppId, version: &str) -> Outcome {

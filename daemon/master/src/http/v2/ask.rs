@@ -24,7 +24,7 @@ impl<'a> Ask<'a> {
         let accept = head.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
         Self {
             method: if head.method == Method::HEAD { Method::GET } else { head.method.clone() },
-            path: path.into_iter().skip_while(|segment| segment == "v2").collect(),
+            path: path.into_iter().skip(1).collect(),
             query: query(head),
             body,
             // JSON wins when both would do.

@@ -11,7 +11,6 @@ use drover_core::leader::Request;
 use drover_core::state::{ClusterState, Command};
 use hyper::header::{ALLOW, HeaderName};
 use hyper::{Method, StatusCode};
-use serde_json::json;
 
 /// Decides about a request.
 pub(super) fn decide(ask: &Ask<'_>, world: &World<'_>) -> Outcome {
@@ -61,7 +60,7 @@ pub(super) fn decide(ask: &Ask<'_>, world: &World<'_>) -> Outcome {
             _ => refuse_method("GET"),
         },
         ["leader"] => match (&ask.method, &world.server.leader) {
-            (&Method::GET, Some(leader)) => Answer::json(StatusCode::OK, &json!({ "leader": leader })).into(),
+            (&Method::GET, Some(leader)) => Answer::named("leader", leader).into(),
             (&Method::GET, None) => Err(Error::NotFound("There is no leader".into())),
             _ => refuse_method("GET"),
         },

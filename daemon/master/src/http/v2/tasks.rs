@@ -10,8 +10,7 @@ use drover_core::app::App;
 use drover_core::ids::{AppId, GroupId, TaskId};
 use drover_core::state::Command;
 use drover_core::task::{Task, TaskState};
-use hyper::StatusCode;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 pub(super) fn list_all(ask: &Ask<'_>, world: &World<'_>) -> Outcome {
@@ -53,14 +52,14 @@ pub(super) fn kill_of_app(ask: &Ask<'_>, world: &World<'_>, id: &AppId) -> Outco
     record(world, id)?;
     let host = ask.value("host").unwrap_or("*");
     let tasks = world.state.tasks_of_app(id).filter(|task| host == "*" || task.host == host).collect();
-    kill(ask, world, tasks, |tasks| json!({ "tasks": tasks }))
+    kill(ask, world, tasks, |tasks| Answer::named("tasks", &tasks))
 }
 
 pub(super) fn kill_one(ask: &Ask<'_>, world: &World<'_>, app: &AppId, id: &TaskId) -> Outcome {
     record(world, app)?;
     let task = world.state.tasks_of_app(app).find(|task| task.id == *id);
     let task = task.ok_or_else(|| Error::NotFound(format!("Task '{id}' does not exist")))?;
-    kill(ask, world, vec![task], |mut tasks| json!({ "task": tasks.pop() }))
+    kill(ask, world, vec![task], |tasks| Answer::named("task", &tasks.first()))
 }
 
 /// `{"ids":[…]}`; those that do not exist are passed over.
@@ -84,14 +83,14 @@ pub(super) fn kill_listed(ask: &Ask<'_>, world: &World<'_>) -> Outcome {
         tasks.extend(world.state.tasks.get(id).filter(|task| owner(task).is_some()));
     }
     faults.check()?;
-    kill(ask, world, tasks, |tasks| json!({ "tasks": tasks }))
+    kill(ask, world, tasks, |tasks| Answer::named("tasks", &tasks))
 }
 
 fn kill<'a>(
     ask: &Ask<'_>,
     world: &World<'a>,
     tasks: Vec<&'a Task>,
-    body: impl FnOnce(Vec<task::Task<'a>>) -> Value,
+    answer: impl FnOnce(Vec<task::Task<'a>>) -> Answer,
 ) -> Outcome {
     let scale = ask.flag("scale", false);
     // There are no volumes yet that `wipe` could wipe, so it changes nothing.
@@ -106,8 +105,7 @@ fn kill<'a>(
         }
         return scale_down(ask, world, &by, alive.map(|task| task.id.clone()).collect());
     }
-    let answer = tasks.iter().filter_map(|task| task::Task::of(world.state, task)).collect();
-    let answer = Answer::json(StatusCode::OK, &body(answer));
+    let answer = answer(tasks.iter().filter_map(|task| task::Task::of(world.state, task)).collect());
     let kill = |task: &&Task| Command::KillTask { task: task.id.clone(), why: "a client asked for it".into(), at: world.now };
     let commands: Vec<Command> = tasks.iter().filter(|task| task.kill.is_none()).map(kill).collect();
     Ok(if commands.is_empty() { Step::Answer(answer) } else { Step::Propose { commands, answer } })
@@ -115,7 +113,7 @@ fn kill<'a>(
 
 fn tasks<'a>(world: &World<'a>, tasks: impl Iterator<Item = &'a Task>) -> Outcome {
     let tasks: Vec<task::Task<'_>> = tasks.filter_map(|task| task::Task::of(world.state, task)).collect();
-    Answer::json(StatusCode::OK, &json!({ "tasks": tasks })).into()
+    Answer::named("tasks", &tasks).into()
 }
 
 fn text<'a>(world: &World<'_>, apps: impl Iterator<Item = &'a App>) -> Outcome {

@@ -432,7 +432,7 @@ fn what_waits_is_in_the_queue() {
         (AgentId::new("agent-2"), vec![Against::Ports { wanted: 1, free: 0, missing: vec![] }]),
         (AgentId::new("agent-3"), vec![]),
     ]);
-    let waiting = Waiting { since: T0, count: 2, job: None, delayed_until: None, agents };
+    let waiting = Waiting { since: T0, count: 2, job: None, delayed_until: None, behind: false, agents };
     cluster.waiting.insert(Wants::App(AppId::parse("/a").unwrap()), waiting.clone());
     let until = cluster.now + Millis(3500);
     let delayed = Waiting { delayed_until: Some(until), agents: BTreeMap::new(), ..waiting };
