@@ -63,7 +63,9 @@ pub(crate) async fn make_so(session: &Session, documents: &Documents, force: boo
         None => {
             let jobs: Vec<&str> = documents.jobs.iter().map(|(name, _)| name.as_str()).collect();
             let value = serde_json::json!({"apiVersion": "drover/v1", "outcome": "settled", "apps": [], "jobs": jobs});
-            session.screen.object(&value, &jobs.join("\n"), || format!("{} applied\n", text::count(jobs.len() as u64, "job")))?;
+            session
+                .screen
+                .object(&value, &jobs.join("\n"), || format!("{} applied\n", text::count(jobs.len() as u64, "job")))?;
             Ok(Exit::Ok)
         }
     }
@@ -188,7 +190,8 @@ pub(crate) fn differences(before: &Value, after: &Value) -> Vec<Difference> {
     };
     let (before, after) = (flat(before), flat(after));
     let paths: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    let difference = |path: &String| Difference { path: path.clone(), from: before.get(path).cloned(), to: after.get(path).cloned() };
+    let difference =
+        |path: &String| Difference { path: path.clone(), from: before.get(path).cloned(), to: after.get(path).cloned() };
     paths.into_iter().map(difference).filter(|difference| difference.from != difference.to).collect()
 }
 
@@ -199,10 +202,15 @@ mod tests {
 
     #[test]
     fn only_what_the_user_can_say_differs() {
-        let before = json!({"id": "/a", "version": "1", "env": {"A": "1", "B": "2"}, "cpus": 1, "labels": {}, "tasks": [1], "args": []});
-        let after = json!({"id": "/a", "version": "2", "env": {"A": "0", "C": "3"}, "cpus": 1, "constraints": [["rack", "UNIQUE"]]});
+        let before =
+            json!({"id": "/a", "version": "1", "env": {"A": "1", "B": "2"}, "cpus": 1, "labels": {}, "tasks": [1], "args": []});
+        let after =
+            json!({"id": "/a", "version": "2", "env": {"A": "0", "C": "3"}, "cpus": 1, "constraints": [["rack", "UNIQUE"]]});
         let shown: Vec<String> = differences(&before, &after).iter().map(|change| change.render("→")).collect();
-        assert_eq!(shown, [r#"constraints (unset)→[["rack","UNIQUE"]]"#, r#"env.A "1"→"0""#, r#"env.B "2"→(unset)"#, r#"env.C (unset)→"3""#]);
+        assert_eq!(
+            shown,
+            [r#"constraints (unset)→[["rack","UNIQUE"]]"#, r#"env.A "1"→"0""#, r#"env.B "2"→(unset)"#, r#"env.C (unset)→"3""#]
+        );
         assert!(differences(&before, &before).is_empty());
     }
 }

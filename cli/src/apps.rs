@@ -18,10 +18,13 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum AppsCommand {
     /// All apps and how they are
-    #[command(visible_alias = "ls", after_help = "\
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
 Examples:
   drover apps list
-  drover apps list -o json | jq '.apps[].id'")]
+  drover apps list -o json | jq '.apps[].id'"
+    )]
     List,
     /// One app with its instances
     #[command(after_help = "\
@@ -91,10 +94,13 @@ Examples:
         wait: WaitArgs,
     },
     /// End all instances and forget the app
-    #[command(visible_alias = "rm", after_help = "\
+    #[command(
+        visible_alias = "rm",
+        after_help = "\
 Examples:
   drover apps delete /shop/web
-  drover apps delete /shop/web --yes     without a question")]
+  drover apps delete /shop/web --yes     without a question"
+    )]
     Delete {
         /// Its id; here in full
         app: String,
@@ -186,8 +192,11 @@ pub(crate) async fn finish(session: &Session, watch: Watch, change: Change, wait
     let screen = &session.screen;
     let names = change.apps.join("\n");
     if wait.no_block {
-        let value = json!({"apiVersion": "drover/v1", "outcome": "accepted", "deployment": change.deployment, "apps": change.apps});
-        screen.object(&value, &names, || format!("{} accepted\n", change.deployment.as_deref().map_or("change".to_owned(), |id| format!("deployment {id}"))))?;
+        let value =
+            json!({"apiVersion": "drover/v1", "outcome": "accepted", "deployment": change.deployment, "apps": change.apps});
+        screen.object(&value, &names, || {
+            format!("{} accepted\n", change.deployment.as_deref().map_or("change".to_owned(), |id| format!("deployment {id}")))
+        })?;
         return Ok(Exit::Ok);
     }
     let settled = watch.settle(session, &change, wait.timeout).await?;
@@ -260,8 +269,10 @@ fn table(apps: &[Value], wide: bool, now: Timestamp) -> Table {
         let (mark, word) = health(app);
         let number = |key: &str| app.get(key).and_then(Value::as_f64).unwrap_or(0.0);
         let deployments = app.get("deployments").and_then(Value::as_array).into_iter().flatten();
-        let deployments: Vec<String> =
-            deployments.filter_map(|deployment| deployment.get("id")?.as_str()).map(|id| id.chars().take(8).collect()).collect();
+        let deployments: Vec<String> = deployments
+            .filter_map(|deployment| deployment.get("id")?.as_str())
+            .map(|id| id.chars().take(8).collect())
+            .collect();
         let changed = app["version"].as_str().and_then(parse_time).map(|at| text::relative(at, now)).unwrap_or_default();
         let mut cells = vec![
             app["id"].as_str().unwrap_or_default().to_owned(),
@@ -336,12 +347,15 @@ fn page(app: &Value, style: Style, zone: &TimeZone, now: Timestamp) -> String {
     sheet.line("Ports", service_ports(app));
     let pairs = |key: &str| {
         let map = app[key].as_object().into_iter().flatten();
-        map.map(|(name, value)| format!("{name}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned))).collect::<Vec<_>>().join(" ")
+        map.map(|(name, value)| format!("{name}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
+            .collect::<Vec<_>>()
+            .join(" ")
     };
     sheet.line("Env", pairs("env"));
     sheet.line("Labels", pairs("labels"));
     let constraints = app["constraints"].as_array().into_iter().flatten();
-    let constraints = constraints.map(|parts| parts.as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(" "));
+    let constraints =
+        constraints.map(|parts| parts.as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(" "));
     sheet.line("Constraints", constraints.collect::<Vec<_>>().join("; "));
     let upgrade = &app["upgradeStrategy"];
     if let (Some(minimum), Some(over)) = (upgrade["minimumHealthCapacity"].as_f64(), upgrade["maximumOverCapacity"].as_f64()) {
@@ -351,11 +365,19 @@ fn page(app: &Value, style: Style, zone: &TimeZone, now: Timestamp) -> String {
     let deployments = app["deployments"].as_array().into_iter().flatten().filter_map(|deployment| deployment["id"].as_str());
     sheet.line("Deployment", deployments.collect::<Vec<_>>().join(", "));
     if let Some(failure) = app.get("lastTaskFailure") {
-        let at = failure["timestamp"].as_str().and_then(parse_time).map(|at| format!(", {}", text::relative(at, now))).unwrap_or_default();
+        let at = failure["timestamp"]
+            .as_str()
+            .and_then(parse_time)
+            .map(|at| format!(", {}", text::relative(at, now)))
+            .unwrap_or_default();
         let said = failure["message"].as_str().unwrap_or_default();
         sheet.line(
             "Last failure",
-            format!("{} on {}{at}: {said}", short_task(failure["taskId"].as_str().unwrap_or_default()), failure["host"].as_str().unwrap_or_default()),
+            format!(
+                "{} on {}{at}: {said}",
+                short_task(failure["taskId"].as_str().unwrap_or_default()),
+                failure["host"].as_str().unwrap_or_default()
+            ),
         );
     }
     out.push_str(&sheet.render());
@@ -408,12 +430,14 @@ async fn scale(session: &Session, targets: &[String], force: bool, wait: &WaitAr
     let mut bodies = Vec::new();
     for target in targets {
         let (name, amount) = target.rsplit_once('=').ok_or_else(|| {
-            Failure::new(Exit::Usage, format!("{target:?} does not say how many")).try_this(format!("drover apps scale {target}=2"))
+            Failure::new(Exit::Usage, format!("{target:?} does not say how many"))
+                .try_this(format!("drover apps scale {target}=2"))
         })?;
         let id = names::app(&session.client, name).await?;
         let answer = session.client.get(&format!("/v2/apps{}", encode(&id))).await?;
         let present = answer["app"]["instances"].as_u64().unwrap_or(0);
-        let instances = scaled(present, amount).map_err(|why| Failure::new(Exit::Usage, why).try_this(format!("drover apps scale {name}=2")))?;
+        let instances = scaled(present, amount)
+            .map_err(|why| Failure::new(Exit::Usage, why).try_this(format!("drover apps scale {name}=2")))?;
         session.screen.say(&format!("{id}: {present}{}{instances}", session.screen.err.arrow()));
         bodies.push((id, instances));
     }
@@ -450,7 +474,9 @@ async fn delete(session: &Session, name: &str, yes: bool, wait: &WaitArgs) -> Re
         let near = names::app(&session.client, name).await;
         let failure = Failure::new(Exit::NotFound, format!("there is no app {id:?}"));
         return Err(match near {
-            Ok(near) => failure.because("an app to be deleted must be named in full").try_this(format!("drover apps delete {near}")),
+            Ok(near) => {
+                failure.because("an app to be deleted must be named in full").try_this(format!("drover apps delete {near}"))
+            }
             Err(failure) => failure,
         });
     };
@@ -489,16 +515,27 @@ async fn history(session: &Session, name: &str) -> Result<Exit, Failure> {
         };
         let changed = parse_time(text_of).map(|at| text::relative(at, screen.now())).unwrap_or_default();
         let mark = if at == 0 { Mark::Good } else { Mark::Off };
-        table.row(Some(mark), vec![text_of.clone(), changed, definition["instances"].as_u64().unwrap_or(0).to_string(), changes]);
+        table.row(
+            Some(mark),
+            vec![text_of.clone(), changed, definition["instances"].as_u64().unwrap_or(0).to_string(), changes],
+        );
     }
     screen.list(&Listing { kind: "versions", names: listed, table, items: &definitions, empty: "No versions are kept." })?;
     Ok(Exit::Ok)
 }
 
-async fn rollback(session: &Session, name: &str, wanted: Option<String>, force: bool, wait: &WaitArgs) -> Result<Exit, Failure> {
+async fn rollback(
+    session: &Session,
+    name: &str,
+    wanted: Option<String>,
+    force: bool,
+    wait: &WaitArgs,
+) -> Result<Exit, Failure> {
     let id = names::app(&session.client, name).await?;
     let listed = versions(session, &id).await?;
-    let Some(newest) = listed.first() else { return Err(Failure::new(Exit::NotFound, format!("no versions are kept of {id}"))) };
+    let Some(newest) = listed.first() else {
+        return Err(Failure::new(Exit::NotFound, format!("no versions are kept of {id}")));
+    };
     let present = version(session, &id, newest).await?;
     let mut target = None;
     for candidate in listed.iter().skip(1) {
@@ -512,7 +549,10 @@ async fn rollback(session: &Session, name: &str, wanted: Option<String>, force: 
         }
     }
     let Some((to, changes)) = target else {
-        let what = wanted.map_or_else(|| format!("{id} has no older version that differs"), |wanted| format!("{id} has no older version {wanted}"));
+        let what = wanted.map_or_else(
+            || format!("{id} has no older version that differs"),
+            |wanted| format!("{id} has no older version {wanted}"),
+        );
         return Err(Failure::new(Exit::NotFound, what).try_this(format!("drover apps history {id}")));
     };
     let arrow = session.screen.err.arrow();
@@ -600,9 +640,17 @@ mod tests {
 
     #[test]
     fn amounts_are_read() {
-        for (present, amount, expect) in
-            [(4, "6", Some(6)), (4, "+2", Some(6)), (4, "-1", Some(3)), (5, "50%", Some(3)), (4, "0", Some(0)), (1, "-2", None), (4, "x", None), (4, "", None), (4, "5000000000", None)]
-        {
+        for (present, amount, expect) in [
+            (4, "6", Some(6)),
+            (4, "+2", Some(6)),
+            (4, "-1", Some(3)),
+            (5, "50%", Some(3)),
+            (4, "0", Some(0)),
+            (1, "-2", None),
+            (4, "x", None),
+            (4, "", None),
+            (4, "5000000000", None),
+        ] {
             assert_eq!(scaled(present, amount).ok(), expect, "{amount}");
         }
     }

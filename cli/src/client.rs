@@ -70,7 +70,9 @@ impl Client {
         let masters = addresses.split(',').map(str::trim).filter(|text| !text.is_empty());
         let masters = masters.map(parse_address).collect::<Result<Vec<_>, _>>()?;
         if masters.is_empty() {
-            return Err(Failure::new(Exit::Usage, "no address of a master").try_this(format!("drover --addr {ADDRESS_DEFAULT} status")));
+            return Err(
+                Failure::new(Exit::Usage, "no address of a master").try_this(format!("drover --addr {ADDRESS_DEFAULT} status"))
+            );
         }
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
@@ -105,13 +107,15 @@ impl Client {
         let draft = Draft { method, path, accept: "application/json", body, last_event_id: None };
         let answered = tokio::time::timeout(ANSWER_TIMEOUT, async {
             let (master, response) = self.ask(&draft).await?;
-            let deployment = response.headers().get("marathon-deployment-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
+            let deployment =
+                response.headers().get("marathon-deployment-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
             let body = whole_body(&master, response).await?;
             if body.is_empty() {
                 return Ok(Answer { deployment, body: Value::Null });
             }
             // Chronos answers some requests with a sentence that it calls JSON.
-            let body = serde_json::from_slice(&body).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into_owned()));
+            let body =
+                serde_json::from_slice(&body).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into_owned()));
             Ok(Answer { deployment, body })
         });
         answered.await.unwrap_or_else(|_| {
@@ -219,7 +223,9 @@ pub(crate) fn understand<T: DeserializeOwned>(path: &str, value: Value) -> Resul
 
 fn parse_address(text: &str) -> Result<String, Failure> {
     let bad = |why: &str| {
-        Failure::new(Exit::Usage, format!("{text:?} is not a master's address")).because(why).try_this(format!("drover --addr {ADDRESS_DEFAULT} status"))
+        Failure::new(Exit::Usage, format!("{text:?} is not a master's address"))
+            .because(why)
+            .try_this(format!("drover --addr {ADDRESS_DEFAULT} status"))
     };
     let bare = match text.split_once("://") {
         None => text,
@@ -271,7 +277,8 @@ fn failure_of(status: StatusCode, is_problem: bool, body: &[u8], path: &str) -> 
     let value: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     let Some(message) = value.get("message").and_then(Value::as_str) else {
         let text = String::from_utf8_lossy(body);
-        let first_line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('<')).unwrap_or_default();
+        let first_line =
+            text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('<')).unwrap_or_default();
         let failure = Failure::new(exit, format!("{path} was answered with status {status}"));
         return if first_line.is_empty() { failure } else { failure.because(first_line) };
     };
@@ -294,7 +301,9 @@ fn failure_of(status: StatusCode, is_problem: bool, body: &[u8], path: &str) -> 
     let locks: Vec<&str> = locks.filter_map(|lock| lock.get("id").and_then(Value::as_str)).collect();
     if !locks.is_empty() {
         failure.error = "another deployment is at work there".to_owned();
-        failure = failure.because(format!("deployment {}", locks.join(", "))).try_this("the same again with --force, which ends that deployment where it stands");
+        failure = failure
+            .because(format!("deployment {}", locks.join(", ")))
+            .try_this("the same again with --force, which ends that deployment where it stands");
     }
     failure
 }
@@ -365,7 +374,9 @@ fn too_long(master: &str, error: &LineTooLong) -> Failure {
 }
 
 fn cut_short(master: &str) -> Failure {
-    Failure::new(Exit::Unavailable, format!("the connection to {master} broke")).because("it ended in the middle of a line").code(own_code::UNREACHABLE)
+    Failure::new(Exit::Unavailable, format!("the connection to {master} broke"))
+        .because("it ended in the middle of a line")
+        .code(own_code::UNREACHABLE)
 }
 
 /// Text for a path or a query, with what has a meaning there escaped.
@@ -373,7 +384,9 @@ pub(crate) fn encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' | b':' | b'@' => out.push(char::from(byte)),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' | b':' | b'@' => {
+                out.push(char::from(byte))
+            }
             _ => out.push_str(&format!("%{byte:02X}")),
         }
     }
@@ -403,10 +416,15 @@ mod tests {
 
     #[test]
     fn every_dialect_becomes_a_failure() {
-        let of = |status, problem, body: &str| failure_of(StatusCode::from_u16(status).unwrap(), problem, body.as_bytes(), "/p");
+        let of =
+            |status, problem, body: &str| failure_of(StatusCode::from_u16(status).unwrap(), problem, body.as_bytes(), "/p");
         let problem = of(404, true, r#"{"error":"no such node","because":"n9","try":"drover nodes list","code":"D1004"}"#);
-        assert_eq!((problem.exit, problem.error.as_str(), problem.code.as_deref()), (Exit::NotFound, "no such node", Some("D1004")));
-        let marathon = of(422, false, r#"{"message":"Object is not valid","details":[{"path":"/cmd","errors":["must not be empty"]}]}"#);
+        assert_eq!(
+            (problem.exit, problem.error.as_str(), problem.code.as_deref()),
+            (Exit::NotFound, "no such node", Some("D1004"))
+        );
+        let marathon =
+            of(422, false, r#"{"message":"Object is not valid","details":[{"path":"/cmd","errors":["must not be empty"]}]}"#);
         assert_eq!((marathon.exit, marathon.because), (Exit::Failed, vec!["/cmd: must not be empty".to_owned()]));
         let locked = of(409, false, r#"{"message":"App is locked","deployments":[{"id":"d1"}]}"#);
         assert_eq!(locked.because, ["deployment d1"]);

@@ -44,7 +44,13 @@ Examples:
 #[derive(Debug, clap::Args)]
 pub(crate) struct JoinArgs {
     /// The token, as `drover token create` printed it
-    #[arg(long, env = "DROVER_TOKEN", hide_env_values = true, required_unless_present = "token_file", conflicts_with = "token_file")]
+    #[arg(
+        long,
+        env = "DROVER_TOKEN",
+        hide_env_values = true,
+        required_unless_present = "token_file",
+        conflicts_with = "token_file"
+    )]
     token: Option<String>,
     /// A file with the token; better, since every user of this machine can read command lines
     #[arg(long, value_name = "FILE")]
@@ -83,11 +89,13 @@ pub(crate) fn run(session: &Session, command: ClusterCommand) -> Result<Exit, Fa
 pub(crate) async fn join(session: &Session, args: JoinArgs) -> Result<Exit, Failure> {
     let text = match (&args.token, &args.token_file) {
         (Some(token), _) => token.clone(),
-        (None, Some(file)) => std::fs::read_to_string(file)
-            .map_err(|error| Failure::new(Exit::Usage, format!("the token cannot be read from {}", file.display())).caused_by(&error))?,
+        (None, Some(file)) => std::fs::read_to_string(file).map_err(|error| {
+            Failure::new(Exit::Usage, format!("the token cannot be read from {}", file.display())).caused_by(&error)
+        })?,
         (None, None) => unreachable!("clap asks for one of the two"),
     };
-    let token: JoinToken = text.parse().map_err(|error: drover_pki::token::MalformedToken| Failure::new(Exit::Usage, error.to_string()))?;
+    let token: JoinToken =
+        text.parse().map_err(|error: drover_pki::token::MalformedToken| Failure::new(Exit::Usage, error.to_string()))?;
     let name = args.name.clone().map_or_else(host_name, Ok)?;
     let role = match args.role {
         RoleChoice::Agent => Role::Agent,
@@ -129,7 +137,8 @@ fn tell(session: &Session, identity: &Identity, dir: &Path, what: &str) -> Resul
 
 /// The host name, without its domain as `hostname` prints it.
 fn host_name() -> Result<String, Failure> {
-    let unknown = || Failure::new(Exit::Usage, "this machine has no usable host name").try_this("the same again with --name NAME");
+    let unknown =
+        || Failure::new(Exit::Usage, "this machine has no usable host name").try_this("the same again with --name NAME");
     let text = std::fs::read_to_string("/proc/sys/kernel/hostname").map_err(|error| unknown().caused_by(&error))?;
     let name = text.trim();
     if name.is_empty() || name == "(none)" || name == "localhost" { Err(unknown()) } else { Ok(name.to_owned()) }
@@ -169,7 +178,9 @@ fn join_failure(error: &JoinError) -> Failure {
         JoinError::Client(error) => Failure::new(Exit::Unavailable, "the master could not be asked")
             .caused_by(error)
             .try_this("drover masters list   # on a master: the address to join by"),
-        JoinError::Refused(why) => Failure::new(Exit::NotPermitted, "the cluster did not let this machine in").because(why).try_this("drover token create   # on a master"),
+        JoinError::Refused(why) => Failure::new(Exit::NotPermitted, "the cluster did not let this machine in")
+            .because(why)
+            .try_this("drover token create   # on a master"),
         other => Failure::new(Exit::Failed, "this machine could not join").caused_by(other),
     }
 }

@@ -67,7 +67,8 @@ impl Reader {
     }
 
     fn directory(&mut self, path: &Path, recursive: bool) {
-        let entries = std::fs::read_dir(path).and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>());
+        let entries = std::fs::read_dir(path)
+            .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>());
         match entries {
             Ok(mut entries) => {
                 entries.sort();
@@ -79,7 +80,9 @@ impl Reader {
 
     fn text(&mut self, source: &str, text: &str, is_toml: bool) {
         let value = match is_toml {
-            true => text.parse::<toml::Table>().map(|table| from_toml(toml::Value::Table(table))).map_err(|error| error.to_string()),
+            true => {
+                text.parse::<toml::Table>().map(|table| from_toml(toml::Value::Table(table))).map_err(|error| error.to_string())
+            }
             false => serde_json::from_str(text).map_err(|error| error.to_string()),
         };
         match value {
@@ -124,9 +127,12 @@ impl Reader {
                         self.value(source, list);
                     }
                 }
-                self.faults.extend(map.keys().map(|key| format!("{source}: {key:?} beside \"apps\" and \"jobs\" has no meaning")));
+                self.faults
+                    .extend(map.keys().map(|key| format!("{source}: {key:?} beside \"apps\" and \"jobs\" has no meaning")));
             }
-            (None, Some(name)) => self.faults.push(format!("{source}: job {name:?} has neither \"schedule\" nor \"parents\"; an app has an \"id\"")),
+            (None, Some(name)) => self
+                .faults
+                .push(format!("{source}: job {name:?} has neither \"schedule\" nor \"parents\"; an app has an \"id\"")),
             (None, None) => self.faults.push(format!("{source}: an app has an \"id\", a job has a \"name\"; this has neither")),
         }
     }

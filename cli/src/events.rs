@@ -56,7 +56,9 @@ async fn follow(session: &Session, args: &EventsArgs) -> Result<Exit, Failure> {
         match read(session, args, &mut stream, &mut after).await {
             Ok(()) if !args.follow => return Ok(Exit::Ok),
             Ok(()) => session.screen.say("-- the master ended the stream; reading on --"),
-            Err(failure) if args.follow && failure.is_transient() => session.screen.say(&format!("-- {}; reading on --", failure.error)),
+            Err(failure) if args.follow && failure.is_transient() => {
+                session.screen.say(&format!("-- {}; reading on --", failure.error))
+            }
             Err(failure) => return Err(failure),
         }
         let mut tries = 0;
@@ -70,15 +72,21 @@ async fn follow(session: &Session, args: &EventsArgs) -> Result<Exit, Failure> {
     }
 }
 
-async fn read(session: &Session, args: &EventsArgs, stream: &mut crate::client::EventStream, after: &mut Option<String>) -> Result<(), Failure> {
+async fn read(
+    session: &Session,
+    args: &EventsArgs,
+    stream: &mut crate::client::EventStream,
+    after: &mut Option<String>,
+) -> Result<(), Failure> {
     let screen = &session.screen;
     while let Some(raw) = stream.next().await? {
         if raw.name == "resync" {
             screen.say(&screen.err.paint(Tint::Yellow, "-- events in between are not kept any more --"));
             continue;
         }
-        let event: Event = serde_json::from_str(&raw.data)
-            .map_err(|error| Failure::new(Exit::Failed, "an event makes no sense").because(&raw.data).caused_by(&error).code(own_code::NONSENSE))?;
+        let event: Event = serde_json::from_str(&raw.data).map_err(|error| {
+            Failure::new(Exit::Failed, "an event makes no sense").because(&raw.data).caused_by(&error).code(own_code::NONSENSE)
+        })?;
         if is_wanted(&args.types, event.kind, &raw.name) {
             match screen.format {
                 Format::Json | Format::Jsonl | Format::Name => screen.print(&format!("{}\n", raw.data))?,
@@ -135,14 +143,22 @@ mod tests {
             "app": "/shop/web", "task": "shop_web.0b1c2d3e-4f5a", "node": "n07", "state": "failed", "message": "exit 1",
         }))
         .unwrap();
-        assert_eq!(render(&event, "", PLAIN, &TimeZone::UTC), "Nov 22 10:51:07 task-changed /shop/web shop_web.0b1c2d3e n07 failed: exit 1  (88123)\n");
-        let later: Event = serde_json::from_value(json!({"apiVersion": "drover/v1", "index": 1, "at": "2026-11-22T10:51:07.000Z", "type": "quota-changed"})).unwrap();
+        assert_eq!(
+            render(&event, "", PLAIN, &TimeZone::UTC),
+            "Nov 22 10:51:07 task-changed /shop/web shop_web.0b1c2d3e n07 failed: exit 1  (88123)\n"
+        );
+        let later: Event = serde_json::from_value(
+            json!({"apiVersion": "drover/v1", "index": 1, "at": "2026-11-22T10:51:07.000Z", "type": "quota-changed"}),
+        )
+        .unwrap();
         assert_eq!(render(&later, "quota-changed", PLAIN, &TimeZone::UTC), "Nov 22 10:51:07 quota-changed  (1)\n");
     }
 
     #[test]
     fn types_are_chosen_by_word_or_subject() {
-        let wanted = |types: &[&str], kind| is_wanted(&types.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>(), kind, "quota-changed");
+        let wanted = |types: &[&str], kind| {
+            is_wanted(&types.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>(), kind, "quota-changed")
+        };
         assert!(wanted(&[], EventType::TaskChanged));
         assert!(wanted(&["tasks"], EventType::TaskChanged));
         assert!(wanted(&["node", "task-changed"], EventType::TaskChanged));

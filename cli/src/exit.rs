@@ -186,7 +186,8 @@ mod tests {
 
     #[test]
     fn a_failure_names_error_cause_remedy_and_code() {
-        let failure = Failure::new(Exit::NotFound, "no app '/x'").because("there are 3").try_this("drover apps list").code("D1004");
+        let failure =
+            Failure::new(Exit::NotFound, "no app '/x'").because("there are 3").try_this("drover apps list").code("D1004");
         assert_eq!(
             failure.render(str::to_owned),
             "error: no app '/x'\nbecause: there are 3\ntry: drover apps list\ncode: D1004\n"

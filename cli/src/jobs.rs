@@ -18,10 +18,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum JobsCommand {
     /// All jobs, the next to run first
-    #[command(visible_alias = "ls", after_help = "\
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
 Examples:
   drover jobs list
-  drover jobs list -o name")]
+  drover jobs list -o name"
+    )]
     List,
     /// One job with its newest runs
     #[command(after_help = "\
@@ -83,10 +86,13 @@ Examples:
         job: String,
     },
     /// End what runs of it and forget it; its children get its parents
-    #[command(visible_alias = "rm", after_help = "\
+    #[command(
+        visible_alias = "rm",
+        after_help = "\
 Examples:
   drover jobs delete etl
-  drover jobs delete etl --yes     without a question")]
+  drover jobs delete etl --yes     without a question"
+    )]
     Delete {
         /// Its name; here in full
         job: String,
@@ -157,7 +163,11 @@ fn table(jobs: &[&Job], wide: bool, style: Style, zone: &TimeZone, now: Timestam
             (None, false) if !job.parents.is_empty() => format!("after {}", job.parents.join(", ")),
             (None, false) => String::new(),
         };
-        let left = job.next.filter(|_| !job.disabled).map(|at| text::span_short(at.millis() - now.as_millisecond())).unwrap_or_default();
+        let left = job
+            .next
+            .filter(|_| !job.disabled)
+            .map(|at| text::span_short(at.millis() - now.as_millisecond()))
+            .unwrap_or_default();
         let newest = job.live.last().or(job.last.as_ref());
         let began = newest.map(|run| run.started_at.unwrap_or(run.queued_at));
         let mut cells = vec![
@@ -167,7 +177,9 @@ fn table(jobs: &[&Job], wide: bool, style: Style, zone: &TimeZone, now: Timestam
             began.map(|at| text::relative(at, now)).unwrap_or_default(),
             newest.map(outcome).unwrap_or_default(),
             job.name.clone(),
-            job.schedule.clone().unwrap_or_else(|| if job.parents.is_empty() { String::new() } else { format!("{} {}", style.arrow(), job.parents.join(" + ")) }),
+            job.schedule.clone().unwrap_or_else(|| {
+                if job.parents.is_empty() { String::new() } else { format!("{} {}", style.arrow(), job.parents.join(" + ")) }
+            }),
         ];
         if wide {
             cells.extend([
@@ -184,7 +196,8 @@ fn table(jobs: &[&Job], wide: bool, style: Style, zone: &TimeZone, now: Timestam
 }
 
 fn has_failed(run: &Run) -> bool {
-    run.state == RunState::Done && !matches!(run.result, Some(TaskState::Finished | TaskState::Killed | TaskState::Dropped) | None)
+    run.state == RunState::Done
+        && !matches!(run.result, Some(TaskState::Finished | TaskState::Killed | TaskState::Dropped) | None)
 }
 
 /// How a run came out, or where it is, in a word or two.
@@ -282,13 +295,17 @@ fn page(detail: &JobDetail, definition: &Value, style: Style, zone: &TimeZone, n
     let text_of = |key: &str| definition[key].as_str().unwrap_or_default().to_owned();
     let mut sheet = Sheet::default();
     sheet.line("About", job.description.clone());
-    let arguments = definition["arguments"].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(" ");
+    let arguments =
+        definition["arguments"].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(" ");
     sheet.line("Command", format!("{} {arguments}", text_of("command")).trim().to_owned());
     let zone_text = job.zone.as_ref().map(|zone| format!(" ({zone})")).unwrap_or_default();
     sheet.line("Schedule", job.schedule.as_ref().map(|schedule| format!("{schedule}{zone_text}")).unwrap_or_default());
     sheet.line("After", job.parents.join(", "));
     let left = job.remaining.map(|left| format!("; {} left", text::count(left.into(), "run"))).unwrap_or_default();
-    sheet.line("Next", job.next.map(|at| format!("{}; {}{left}", text::instant(at, zone), text::relative(at, now))).unwrap_or_default());
+    sheet.line(
+        "Next",
+        job.next.map(|at| format!("{}; {}{left}", text::instant(at, zone), text::relative(at, now))).unwrap_or_default(),
+    );
     let number = |key: &str| definition[key].as_f64().unwrap_or(0.0);
     // Chronos counts memory in MiB.
     sheet.line("Each", format!("cpu {}, mem {}", text::number(number("cpus")), text::size((number("mem") * 1048576.0) as u64)));
@@ -322,7 +339,13 @@ async fn history(session: &Session, name: &str, lines: Option<usize>) -> Result<
     Ok(Exit::Ok)
 }
 
-async fn start(session: &Session, name: &str, wait: bool, timeout: Option<Duration>, arguments: Vec<String>) -> Result<Exit, Failure> {
+async fn start(
+    session: &Session,
+    name: &str,
+    wait: bool,
+    timeout: Option<Duration>,
+    arguments: Vec<String>,
+) -> Result<Exit, Failure> {
     let detail = names::job(&session.client, name).await?;
     let events = if wait { session.client.open_events("/drover/v1/events", None).await.ok() } else { None };
     let path = format!("/drover/v1/jobs/{}/run", encode(&detail.job.name));
@@ -330,7 +353,9 @@ async fn start(session: &Session, name: &str, wait: bool, timeout: Option<Durati
     let started: RunStarted = understand(&path, answer.body.clone())?;
     let screen = &session.screen;
     if !wait {
-        screen.object(&answer.body, &started.run.id, || format!("{} {}  queued\n", screen.out.mark(Mark::Busy), started.run.id))?;
+        screen.object(&answer.body, &started.run.id, || {
+            format!("{} {}  queued\n", screen.out.mark(Mark::Busy), started.run.id)
+        })?;
         screen.hint(&format!("next: drover logs -f {}", started.run.id));
         return Ok(Exit::Ok);
     }
@@ -346,7 +371,12 @@ async fn start(session: &Session, name: &str, wait: bool, timeout: Option<Durati
 }
 
 /// Looks at a run until it is over, telling what becomes of it.
-async fn until_over(session: &Session, run: &Run, mut events: Option<EventStream>, timeout: Option<Duration>) -> Result<Run, Failure> {
+async fn until_over(
+    session: &Session,
+    run: &Run,
+    mut events: Option<EventStream>,
+    timeout: Option<Duration>,
+) -> Result<Run, Failure> {
     let screen = &session.screen;
     let path = format!("/drover/v1/jobs/{}", encode(&run.job));
     let deadline = async {
@@ -364,7 +394,8 @@ async fn until_over(session: &Session, run: &Run, mut events: Option<EventStream
         match session.client.read::<JobDetail>(&path).await {
             Ok(detail) => {
                 let Some(present) = detail.runs.iter().find(|known| known.id == run.id) else {
-                    return Err(Failure::new(Exit::Failed, format!("run {} is not on record any more", run.id)).try_this(format!("drover jobs history {}", run.job)));
+                    return Err(Failure::new(Exit::Failed, format!("run {} is not on record any more", run.id))
+                        .try_this(format!("drover jobs history {}", run.job)));
                 };
                 if present.state == RunState::Done {
                     return Ok(present.clone());
@@ -442,7 +473,8 @@ async fn delete(session: &Session, name: &str, yes: bool) -> Result<Exit, Failur
             .try_this(format!("drover jobs delete {}", detail.job.name)));
     }
     let jobs: Jobs = session.client.read("/drover/v1/jobs").await?;
-    let children: Vec<&str> = jobs.jobs.iter().filter(|job| job.parents.iter().any(|parent| parent == name)).map(|job| job.name.as_str()).collect();
+    let children: Vec<&str> =
+        jobs.jobs.iter().filter(|job| job.parents.iter().any(|parent| parent == name)).map(|job| job.name.as_str()).collect();
     let mut what = format!("This forgets job {name} and its history");
     if !detail.job.live.is_empty() {
         what.push_str(&format!(", ends {}", text::count(detail.job.live.len() as u64, "run")));
@@ -524,7 +556,13 @@ mod tests {
 
     #[test]
     fn the_page_shows_definition_and_runs() {
-        let detail = JobDetail { job: jobs().remove(2), runs: vec![serde_json::from_value(run_of("etl", json!({"result": "failed", "exitCode": 3, "message": "exit 3"}))).unwrap()], ..JobDetail::default() };
+        let detail = JobDetail {
+            job: jobs().remove(2),
+            runs: vec![
+                serde_json::from_value(run_of("etl", json!({"result": "failed", "exitCode": 3, "message": "exit 3"}))).unwrap(),
+            ],
+            ..JobDetail::default()
+        };
         let definition = json!({"command": "/usr/bin/etl", "arguments": ["--all"], "cpus": 0.1, "mem": 128.0, "retries": 2});
         assert_eq!(
             page(&detail, &definition, PLAIN, &TimeZone::UTC, now()),

@@ -67,16 +67,8 @@ fn parse_lines(text: &str) -> Result<Lines, String> {
 }
 
 fn parse_priority(text: &str) -> Result<u8, String> {
-    const WORDS: [&[&str]; 8] = [
-        &["emerg"],
-        &["alert"],
-        &["crit"],
-        &["err", "error"],
-        &["warning", "warn"],
-        &["notice"],
-        &["info"],
-        &["debug"],
-    ];
+    const WORDS: [&[&str]; 8] =
+        [&["emerg"], &["alert"], &["crit"], &["err", "error"], &["warning", "warn"], &["notice"], &["info"], &["debug"]];
     let number = text.parse::<u8>().ok().filter(|number| *number < 8);
     let word = WORDS.iter().position(|words| words.contains(&text)).and_then(|at| u8::try_from(at).ok());
     number.or(word).ok_or_else(|| "write 0 to 7 or emerg, alert, crit, err, warning, notice, info, debug".to_owned())
@@ -196,8 +188,12 @@ impl Follower<'_> {
             if line.is_empty() {
                 continue;
             }
-            let item: LogItem = serde_json::from_str(&line)
-                .map_err(|error| Failure::new(Exit::Failed, "a line of the stream makes no sense").because(&line).caused_by(&error).code(own_code::NONSENSE))?;
+            let item: LogItem = serde_json::from_str(&line).map_err(|error| {
+                Failure::new(Exit::Failed, "a line of the stream makes no sense")
+                    .because(&line)
+                    .caused_by(&error)
+                    .code(own_code::NONSENSE)
+            })?;
             match item {
                 LogItem::Entry(entry) => {
                     if seen.is_new(&entry) && self.args.priority.is_none_or(|priority| entry.priority <= priority) {
@@ -226,7 +222,9 @@ impl Follower<'_> {
         match screen.format {
             _ if self.args.raw => screen.print(&format!("{}\n", entry.message)),
             Format::Json | Format::Jsonl | Format::Name => screen.print(&format!("{line}\n")),
-            Format::Table | Format::Wide => screen.print(&render(entry, screen.out, &screen.zone, self.args.full || screen.format == Format::Wide)),
+            Format::Table | Format::Wide => {
+                screen.print(&render(entry, screen.out, &screen.zone, self.args.full || screen.format == Format::Wide))
+            }
         }
     }
 
@@ -312,7 +310,10 @@ mod tests {
 
     #[test]
     fn lines_look_like_the_journal() {
-        assert_eq!(render(&entry("n03", 0, "slow query"), PLAIN, &TimeZone::UTC, false), "Nov 22 10:51:07 n03 shop_web.0b1c2d3e[4711]: slow query\n");
+        assert_eq!(
+            render(&entry("n03", 0, "slow query"), PLAIN, &TimeZone::UTC, false),
+            "Nov 22 10:51:07 n03 shop_web.0b1c2d3e[4711]: slow query\n"
+        );
         let two = render(&entry("n03", 0, "a\nb"), PLAIN, &TimeZone::UTC, true);
         assert_eq!(two, format!("Nov 22 10:51:07 n03 shop_web.0b1c2d3e-4f5a[4711]: a\n{}b\n", " ".repeat(50)));
     }

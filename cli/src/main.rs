@@ -165,7 +165,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let screen = Screen::new(cli.options.output, cli.options.color, !cli.options.no_legend);
     let err = screen.err;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("the kernel gives an epoll and a timer");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("the kernel gives an epoll and a timer");
     match runtime.block_on(run(cli, screen)) {
         Ok(exit) => exit.into(),
         Err(failure) => {

@@ -14,16 +14,22 @@ const SILENT_MS: u64 = 5_000;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum MastersCommand {
     /// All masters and what they do in consensus
-    #[command(visible_alias = "ls", after_help = "\
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
 Examples:
   drover masters list
-  drover masters list -o json")]
+  drover masters list -o json"
+    )]
     List,
     /// Take a master out of the cluster for good
-    #[command(visible_alias = "rm", after_help = "\
+    #[command(
+        visible_alias = "rm",
+        after_help = "\
 Examples:
   drover masters remove n3
-  drover masters remove n3 --yes     without a question")]
+  drover masters remove n3 --yes     without a question"
+    )]
     Remove {
         /// Its name; here in full
         name: String,
@@ -104,7 +110,10 @@ fn table(masters: &[Master]) -> Table {
                 role.to_owned(),
                 master.address.clone(),
                 master.lag.map(|lag| lag.to_string()).unwrap_or_default(),
-                master.seen_ago_ms.map(|ms| format!("{} ago", text::span_short(i64::try_from(ms).unwrap_or(i64::MAX)))).unwrap_or_default(),
+                master
+                    .seen_ago_ms
+                    .map(|ms| format!("{} ago", text::span_short(i64::try_from(ms).unwrap_or(i64::MAX))))
+                    .unwrap_or_default(),
                 master.id.to_string(),
             ],
         );

@@ -86,7 +86,8 @@ fn strings<'a>(list: &'a Value, kind: &str, key: &str) -> Vec<&'a str> {
 /// The id of an app: `/prod/web`, `prod/web`, or the beginning of it.
 pub(crate) async fn app(client: &Client, text: &str) -> Result<String, Failure> {
     let path = format!("/{}", text.trim_matches('/'));
-    if path != "/" && client.find(&format!("/v2/apps{}", encode(&path))).await?.is_some_and(|found| found.get("app").is_some()) {
+    if path != "/" && client.find(&format!("/v2/apps{}", encode(&path))).await?.is_some_and(|found| found.get("app").is_some())
+    {
         return Ok(path);
     }
     let all = client.get("/v2/apps").await?;
@@ -168,7 +169,9 @@ pub(crate) async fn any(client: &Client, text: &str) -> Result<Target, Failure> 
         client.get("/drover/v1/nodes")
     )?;
     let mut known: Vec<(String, Target)> = Vec::new();
-    known.extend(strings(&apps, "apps", "id").into_iter().map(|id| (id.trim_start_matches('/').to_owned(), Target::App(id.to_owned()))));
+    known.extend(
+        strings(&apps, "apps", "id").into_iter().map(|id| (id.trim_start_matches('/').to_owned(), Target::App(id.to_owned()))),
+    );
     known.extend(strings(&jobs, "jobs", "name").into_iter().map(|name| (name.to_owned(), Target::Job(name.to_owned()))));
     known.extend(strings(&nodes, "nodes", "name").into_iter().map(|name| (name.to_owned(), Target::Node(name.to_owned()))));
     known.extend(strings(&tasks, "tasks", "id").into_iter().map(|id| (id.to_owned(), Target::Task(id.to_owned()))));
@@ -189,8 +192,11 @@ fn choose_any(text: &str, known: &[(String, Target)]) -> Result<Target, Failure>
     match fitting.as_slice() {
         [(_, one)] => Ok(one.clone()),
         [] => {
-            let near: Vec<String> = known.iter().filter(|(name, _)| is_near(name, text)).map(|(_, target)| describe(target)).collect();
-            let failure = Failure::new(Exit::NotFound, format!("nothing is called {text:?}")).code(code::NOT_FOUND).try_this("drover apps list");
+            let near: Vec<String> =
+                known.iter().filter(|(name, _)| is_near(name, text)).map(|(_, target)| describe(target)).collect();
+            let failure = Failure::new(Exit::NotFound, format!("nothing is called {text:?}"))
+                .code(code::NOT_FOUND)
+                .try_this("drover apps list");
             Err(if near.is_empty() { failure } else { failure.because(format!("did you mean {}?", near.join(", "))) })
         }
         several => Err(ambiguous(text, several.iter().map(|(_, target)| describe(target)))
@@ -250,9 +256,13 @@ mod tests {
         let failure = chosen("/wbe", &["/web", "/shop/api"]).unwrap_err();
         assert_eq!(failure.because, ["did you mean /web?"]);
         assert!(chosen("/other", &["/web"]).unwrap_err().because.is_empty());
-        for (name, text, near) in
-            [("/web", "/wev", true), ("/web", "/wb", true), ("/web", "/webb", true), ("/web", "/bew", false), ("/shop/web", "web", true)]
-        {
+        for (name, text, near) in [
+            ("/web", "/wev", true),
+            ("/web", "/wb", true),
+            ("/web", "/webb", true),
+            ("/web", "/bew", false),
+            ("/shop/web", "web", true),
+        ] {
             assert_eq!(is_near(name, text), near, "{name} {text}");
         }
     }

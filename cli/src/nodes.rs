@@ -14,10 +14,13 @@ const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum NodesCommand {
     /// All machines that run tasks
-    #[command(visible_alias = "ls", after_help = "\
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
 Examples:
   drover nodes list
-  drover nodes list -o wide")]
+  drover nodes list -o wide"
+    )]
     List,
     /// One machine with its tasks
     #[command(after_help = "\
@@ -106,7 +109,12 @@ fn table(nodes: &[Node], wide: bool) -> Table {
             seen(node),
         ];
         if wide {
-            cells.extend([of(text::size(node.used.disk_bytes), text::size(node.resources.disk_bytes)), node.enforces.join(","), attributes(node), node.id.clone()]);
+            cells.extend([
+                of(text::size(node.used.disk_bytes), text::size(node.resources.disk_bytes)),
+                node.enforces.join(","),
+                attributes(node),
+                node.id.clone(),
+            ]);
         }
         table.row(Some(mark(node)), cells);
     }
@@ -136,19 +144,40 @@ pub(crate) async fn show(session: &Session, node: &Node) -> Result<Mark, Failure
 fn page(node: &Node, style: Style, now: Timestamp) -> String {
     let mut out = format!("{} {}  {}\n", style.mark(mark(node)), node.name, word(node));
     let mut sheet = Sheet::default();
-    sheet.line("Unreachable", node.unreachable_since.map(|at| format!("since {}", text::relative(at, now))).unwrap_or_default());
-    let bar = |used: f64, total: f64, shown: String| if total > 0.0 { format!("{}  {shown}", style.bar(used, total)) } else { String::new() };
+    sheet
+        .line("Unreachable", node.unreachable_since.map(|at| format!("since {}", text::relative(at, now))).unwrap_or_default());
+    let bar = |used: f64, total: f64, shown: String| {
+        if total > 0.0 { format!("{}  {shown}", style.bar(used, total)) } else { String::new() }
+    };
     let (used, total) = (&node.used, &node.resources);
     sheet.line("CPU", bar(used.cpus, total.cpus, format!("{} of {}", text::number(used.cpus), text::number(total.cpus))));
-    sheet.line("Memory", bar(used.mem_bytes as f64, total.mem_bytes as f64, format!("{} of {}", text::size(used.mem_bytes), text::size(total.mem_bytes))));
-    sheet.line("Disk", bar(used.disk_bytes as f64, total.disk_bytes as f64, format!("{} of {}", text::size(used.disk_bytes), text::size(total.disk_bytes))));
+    sheet.line(
+        "Memory",
+        bar(
+            used.mem_bytes as f64,
+            total.mem_bytes as f64,
+            format!("{} of {}", text::size(used.mem_bytes), text::size(total.mem_bytes)),
+        ),
+    );
+    sheet.line(
+        "Disk",
+        bar(
+            used.disk_bytes as f64,
+            total.disk_bytes as f64,
+            format!("{} of {}", text::size(used.disk_bytes), text::size(total.disk_bytes)),
+        ),
+    );
     sheet.line("Ports", total.ports.join(", "));
     for (role, part) in &node.reserved {
         sheet.line("Reserved", format!("for {role}: {}", amounts(part)));
     }
     sheet.line("Attributes", attributes(node));
-    let missing: Vec<&str> = CONTROLLERS.into_iter().filter(|controller| !node.enforces.iter().any(|known| known == controller)).collect();
-    sheet.line("Limits", if missing.is_empty() { "enforced".to_owned() } else { format!("{} NOT enforced by this kernel", missing.join(", ")) });
+    let missing: Vec<&str> =
+        CONTROLLERS.into_iter().filter(|controller| !node.enforces.iter().any(|known| known == controller)).collect();
+    sheet.line(
+        "Limits",
+        if missing.is_empty() { "enforced".to_owned() } else { format!("{} NOT enforced by this kernel", missing.join(", ")) },
+    );
     sheet.line("systemd", node.systemd.to_string());
     sheet.line("Agent", node.version.clone());
     sheet.line("Id", node.id.clone());

@@ -101,7 +101,8 @@ fn page(status: &Status, style: Style, now: Timestamp) -> String {
 
     out.push_str(&format!("  apps  {}", status.apps.total));
     let waiting = status.apps.total.saturating_sub(status.apps.healthy + status.apps.deploying);
-    let apps = counts(&[(status.apps.healthy, "healthy"), (status.apps.deploying, "deploying"), (waiting, "not as it should be")]);
+    let apps =
+        counts(&[(status.apps.healthy, "healthy"), (status.apps.deploying, "deploying"), (waiting, "not as it should be")]);
     if !apps.is_empty() {
         out.push_str(&format!(": {apps}"));
     }

@@ -190,7 +190,9 @@ mod tests {
             id: id.map(str::to_owned),
         };
         assert_eq!(
-            events_of("\u{feff}: hello\r\n\r\nevent: task-changed\r\ndata: {\"ä\":1}\r\nid: 88123\r\n\r\ndata:a\ndata: b\n\n:keep-alive\n\nevent: resync\n\nretry: 5\nid\ndata\n\ndata: cut off"),
+            events_of(
+                "\u{feff}: hello\r\n\r\nevent: task-changed\r\ndata: {\"ä\":1}\r\nid: 88123\r\n\r\ndata:a\ndata: b\n\n:keep-alive\n\nevent: resync\n\nretry: 5\nid\ndata\n\ndata: cut off"
+            ),
             [
                 event("task-changed", "{\"ä\":1}", Some("88123")),
                 event("", "a\nb", None),

@@ -14,10 +14,13 @@ use serde_json::{Value, json};
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum TasksCommand {
     /// All tasks that are, or may be, there
-    #[command(visible_alias = "ls", after_help = "\
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
 Examples:
   drover tasks list --node n07
-  drover tasks list --app /shop/web -o wide")]
+  drover tasks list --app /shop/web -o wide"
+    )]
     List {
         /// Only instances of this app
         #[arg(long)]
@@ -39,10 +42,13 @@ Examples:
         task: String,
     },
     /// End a task. An app's is replaced, a job's run is not tried again
-    #[command(visible_alias = "kill", after_help = "\
+    #[command(
+        visible_alias = "kill",
+        after_help = "\
 Examples:
   drover tasks stop shop_web.0b1c
-  drover tasks stop shop_web.0b1c --scale     and want one instance less")]
+  drover tasks stop shop_web.0b1c --scale     and want one instance less"
+    )]
     Stop {
         /// Ids, or the beginnings of them
         #[arg(required = true)]
@@ -151,7 +157,10 @@ fn page(task: &Task, style: Style, zone: &TimeZone, now: Timestamp) -> String {
     let mut sheet = Sheet::default();
     sheet.line("App", task.app.clone().unwrap_or_default());
     sheet.line("Job", task.job.clone().unwrap_or_default());
-    sheet.line("Run", task.run.clone().map(|run| format!("{run}, attempt {}", task.attempt.unwrap_or(0) + 1)).unwrap_or_default());
+    sheet.line(
+        "Run",
+        task.run.clone().map(|run| format!("{run}, attempt {}", task.attempt.unwrap_or(0) + 1)).unwrap_or_default(),
+    );
     sheet.line("Node", task.node.clone());
     sheet.line("Unit", task.unit.clone());
     sheet.line("Invocation", task.invocation_id.clone().unwrap_or_default());
@@ -184,7 +193,8 @@ async fn stop(session: &Session, names: &[String], scale: bool) -> Result<Exit, 
     }
     let ids: Vec<Value> = tasks.iter().map(|task| json!(task.id)).collect();
     let value = json!({"apiVersion": "drover/v1", "outcome": "accepted", "tasks": ids});
-    let lines = tasks.iter().map(|task| format!("{} {}  told to end on {}\n", session.screen.out.mark(Mark::Busy), task.id, task.node));
+    let lines =
+        tasks.iter().map(|task| format!("{} {}  told to end on {}\n", session.screen.out.mark(Mark::Busy), task.id, task.node));
     let names = tasks.iter().map(|task| task.id.as_str()).collect::<Vec<_>>().join("\n");
     session.screen.object(&value, &names, || lines.collect())?;
     Ok(Exit::Ok)

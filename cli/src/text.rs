@@ -6,8 +6,7 @@ use jiff::{Timestamp, ToSpan, Zoned};
 
 /// A span as systemd writes it, its two largest units: `2h 3min`, `41s`, and `3.2s` or `120ms` when short.
 pub(crate) fn span(ms: i64) -> String {
-    const UNITS: [(i64, &str); 5] =
-        [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"), (1, "ms")];
+    const UNITS: [(i64, &str); 5] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"), (1, "ms")];
     let ms = ms.max(0);
     if ms < 1_000 {
         return if ms == 0 { "0s".to_owned() } else { format!("{ms}ms") };
@@ -47,7 +46,11 @@ pub(crate) fn size(bytes: u64) -> String {
         if bytes >= size {
             // Tenths, rounded; exact for every size a person would write.
             let tenths = (u128::from(bytes) * 10 + u128::from(size) / 2) / u128::from(size);
-            return if tenths % 10 == 0 { format!("{}{unit}", tenths / 10) } else { format!("{}.{}{unit}", tenths / 10, tenths % 10) };
+            return if tenths % 10 == 0 {
+                format!("{}{unit}", tenths / 10)
+            } else {
+                format!("{}.{}{unit}", tenths / 10, tenths % 10)
+            };
         }
     }
     format!("{bytes}B")
@@ -176,7 +179,9 @@ mod tests {
 
     #[test]
     fn sizes_and_numbers_are_short() {
-        for (bytes, text) in [(0, "0B"), (512 << 20, "512M"), (3 << 29, "1.5G"), (1 << 40, "1T"), (1000, "1000B"), ((1 << 30) - 1, "1024M")] {
+        for (bytes, text) in
+            [(0, "0B"), (512 << 20, "512M"), (3 << 29, "1.5G"), (1 << 40, "1T"), (1000, "1000B"), ((1 << 30) - 1, "1024M")]
+        {
             assert_eq!(size(bytes), text);
         }
         assert_eq!(number(2.0), "2");
@@ -186,9 +191,14 @@ mod tests {
 
     #[test]
     fn spans_are_read() {
-        for (text, ms) in
-            [("90", 90_000), ("250ms", 250), ("5min 20s", 320_000), ("1h30min", 5_400_000), ("1.5h", 5_400_000), ("2 d", 172_800_000)]
-        {
+        for (text, ms) in [
+            ("90", 90_000),
+            ("250ms", 250),
+            ("5min 20s", 320_000),
+            ("1h30min", 5_400_000),
+            ("1.5h", 5_400_000),
+            ("2 d", 172_800_000),
+        ] {
             assert_eq!(parse_span(text), Ok(Duration::from_millis(ms)), "{text}");
         }
         for text in ["", "min", "5 parsecs", "1..2s", "-5s"] {

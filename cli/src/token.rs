@@ -47,7 +47,9 @@ pub(crate) async fn run(session: &Session, command: TokenCommand) -> Result<Exit
         RoleChoice::Master => (NodeRole::Master, "master"),
     };
     if ttl.as_secs() == 0 {
-        return Err(Failure::new(Exit::Usage, "a token must be good for a second at least").try_this("drover token create --ttl 1h"));
+        return Err(
+            Failure::new(Exit::Usage, "a token must be good for a second at least").try_this("drover token create --ttl 1h")
+        );
     }
     let request = TokenRequest { role, ttl_seconds: ttl.as_secs(), uses };
     let body = serde_json::to_value(&request).expect("a request is plain data");
@@ -58,6 +60,7 @@ pub(crate) async fn run(session: &Session, command: TokenCommand) -> Result<Exit
     screen.object(&answer.body, &token.token, || format!("{}\n", token.token))?;
     let until = text::instant(token.expires_at, &screen.zone);
     screen.say(&format!("good for {} of role {role_word} until {until}", text::count(uses.into(), "machine")));
-    screen.hint(&format!("next, on the new machine: drover node join --role {role_word} --master MASTER:7071 --token-file FILE"));
+    screen
+        .hint(&format!("next, on the new machine: drover node join --role {role_word} --master MASTER:7071 --token-file FILE"));
     Ok(Exit::Ok)
 }

@@ -412,7 +412,9 @@ impl<'a> Waiting<'a> {
     async fn timed_out(&self, timeout: Duration) -> Failure {
         let span = text::span(i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX));
         for app in &self.change.apps {
-            let Ok(why) = self.session.client.read::<Why>(&format!("/drover/v1/why/apps{}", encode(app))).await else { continue };
+            let Ok(why) = self.session.client.read::<Why>(&format!("/drover/v1/why/apps{}", encode(app))).await else {
+                continue;
+            };
             let unplaced = why.waiting.iter().any(|waiting| waiting.held.is_none());
             if unplaced {
                 let mut failure = Failure::new(Exit::CannotPlace, format!("{app} found no place within {span}"));
@@ -420,8 +422,11 @@ impl<'a> Waiting<'a> {
                 return self.with_failures(failure).try_this(format!("drover why {app}"));
             }
         }
-        self.with_failures(Failure::new(Exit::TimedOut, format!("{} is not done after {span}; it goes on in the cluster", self.subject())))
-            .try_this(self.look_again())
+        self.with_failures(Failure::new(
+            Exit::TimedOut,
+            format!("{} is not done after {span}; it goes on in the cluster", self.subject()),
+        ))
+        .try_this(self.look_again())
     }
 }
 
@@ -452,9 +457,7 @@ mod tests {
 
     #[test]
     fn with_health_checks_running_is_not_enough() {
-        let app = |results: Value| {
-            json!({"instances": 1, "healthChecks": [{}], "tasks": [{"id": "a", "state": "TASK_RUNNING", "version": "2", "healthCheckResults": results}]})
-        };
+        let app = |results: Value| json!({"instances": 1, "healthChecks": [{}], "tasks": [{"id": "a", "state": "TASK_RUNNING", "version": "2", "healthCheckResults": results}]});
         assert!(!Standing::of(&app(json!([]))).is_settled());
         assert!(!Standing::of(&app(json!([{"alive": true}, {"alive": false}]))).is_settled());
         assert!(Standing::of(&app(json!([{"alive": true}]))).is_settled());

@@ -67,7 +67,11 @@ fn heading(waiting: &Waiting, now: Timestamp) -> String {
     let count = if waiting.count == 1 { String::new() } else { format!("{} × ", waiting.count) };
     let waited = text::span(now.as_millisecond() - waiting.since.millis());
     let held = waiting.held.as_ref().map(|held| format!(": {held}")).unwrap_or_default();
-    let looked = if waiting.nodes.is_empty() { String::new() } else { format!("; {} looked at", text::count(waiting.nodes.len() as u64, "node")) };
+    let looked = if waiting.nodes.is_empty() {
+        String::new()
+    } else {
+        format!("; {} looked at", text::count(waiting.nodes.len() as u64, "node"))
+    };
     format!("needs {count}{}; waiting {waited}{looked}{held}", waiting.request)
 }
 
@@ -75,7 +79,8 @@ fn heading(waiting: &Waiting, now: Timestamp) -> String {
 fn by_reason(waiting: &Waiting) -> Vec<(String, String)> {
     let mut groups: BTreeMap<(usize, Vec<String>), Vec<&str>> = BTreeMap::new();
     for refusals in &waiting.nodes {
-        let reasons: Vec<String> = refusals.reasons.iter().map(|reason| format!("{}: {}", reason.kind, reason.message)).collect();
+        let reasons: Vec<String> =
+            refusals.reasons.iter().map(|reason| format!("{}: {}", reason.kind, reason.message)).collect();
         groups.entry((reasons.len(), reasons)).or_default().push(&refusals.node);
     }
     let line = |((_, reasons), nodes): ((usize, Vec<String>), Vec<&str>)| {
@@ -106,9 +111,7 @@ mod tests {
 
     #[test]
     fn nodes_alike_share_a_line_and_the_nearest_come_first() {
-        let refused = |node: &str, reasons: &[(&str, &str)]| {
-            json!({"node": node, "reasons": reasons.iter().map(|(kind, message)| json!({"kind": kind, "message": message})).collect::<Vec<_>>()})
-        };
+        let refused = |node: &str, reasons: &[(&str, &str)]| json!({"node": node, "reasons": reasons.iter().map(|(kind, message)| json!({"kind": kind, "message": message})).collect::<Vec<_>>()});
         let why: Why = serde_json::from_value(json!({
             "apiVersion": "drover/v1", "subject": {"kind": "app", "name": "/batch/ml"}, "wanted": 1, "running": 0,
             "summary": "no node has 16G of memory free",

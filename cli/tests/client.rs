@@ -1,5 +1,7 @@
 //! The client as people run it, against recorded answers: what it prints, what it asks, how it exits.
 
+#![allow(clippy::unwrap_used, reason = "helpers beside the tests panic as the tests do")]
+
 mod support;
 
 use serde_json::{Value, json};
@@ -48,9 +50,20 @@ fn file(name: &str, text: &str) -> (tempfile::TempDir, String) {
 fn deploying(looks: usize, after: Value) -> Server {
     let server = Server::start();
     let under_way = std::iter::repeat_n(ok(json!([{"id": "d1", "affectedApps": ["/web"]}])), looks);
-    server.on("PUT /v2/apps?partialUpdate=false&force=false", [ok(json!({"deploymentId": "d1", "version": V2})).deployment("d1")]);
+    server.on(
+        "PUT /v2/apps?partialUpdate=false&force=false",
+        [ok(json!({"deploymentId": "d1", "version": V2})).deployment("d1")],
+    );
     server.on("GET /v2/deployments", under_way.chain([ok(json!([]))]));
-    server.on("GET /v2/apps/web", [Answer::json(404, json!({"message": "App '/web' does not exist"})), shown(app("/web", 2, V2, &[])), shown(app("/web", 2, V2, &[])), shown(after)]);
+    server.on(
+        "GET /v2/apps/web",
+        [
+            Answer::json(404, json!({"message": "App '/web' does not exist"})),
+            shown(app("/web", 2, V2, &[])),
+            shown(app("/web", 2, V2, &[])),
+            shown(after),
+        ],
+    );
     server
 }
 
@@ -60,7 +73,16 @@ fn nobody_there_is_69_with_something_to_try() {
     let address = free.local_addr().unwrap().to_string();
     drop(free);
     let outcome = finish(drover(&["--addr", &address, "status"]));
-    outcome.expect(69, &["error: no master can be reached\n", &format!("because: http://{address}: "), "refused", "\ntry: ", "\ncode: D2001\n"]);
+    outcome.expect(
+        69,
+        &[
+            "error: no master can be reached\n",
+            &format!("because: http://{address}: "),
+            "refused",
+            "\ntry: ",
+            "\ncode: D2001\n",
+        ],
+    );
     assert_eq!(outcome.out, "");
     // Of two addresses it is enough that one answers.
     let server = Server::start();
@@ -93,32 +115,45 @@ fn a_list_comes_in_every_format() {
     assert!(lines[2].starts_with("● /b   running  1/1 "), "{table:?}");
     assert!(!table.out.contains('\x1b'));
     assert!(run(&server, &["apps", "list", "--color", "always"]).out.contains("\x1b[32m●\x1b[0m /b"));
-    assert!(finish({
-        let mut command = server.drover(&["apps", "list", "--no-legend"]);
-        command.env("LC_ALL", "C");
-        command
-    })
-    .out
-    .starts_with("o /a  stopped  0/0  0.5  128M  10000  -  "));
+    assert!(
+        finish({
+            let mut command = server.drover(&["apps", "list", "--no-legend"]);
+            command.env("LC_ALL", "C");
+            command
+        })
+        .out
+        .starts_with("o /a  stopped  0/0  0.5  128M  10000  -  ")
+    );
 
     assert_eq!(run(&server, &["apps", "list", "-o", "name"]).out, "/a\n/b\n");
     let json: Value = serde_json::from_str(&run(&server, &["-o", "json", "apps", "list"]).out).unwrap();
     assert_eq!((&json["apiVersion"], &json["apps"][1]), (&json!("drover/v1"), &apps[0]));
     let lines = run(&server, &["apps", "list", "-o", "jsonl"]).out;
-    assert_eq!(lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>(), [apps[1].clone(), apps[0].clone()]);
+    assert_eq!(
+        lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>(),
+        [apps[1].clone(), apps[0].clone()]
+    );
 }
 
 #[test]
 fn names_are_exact_then_a_prefix_then_a_question() {
     let server = Server::start();
     server.on("GET /v2/apps/shop/web", [shown(app("/shop/web", 1, V1, &[("shop_web.0b1c2d3e-4f5a", V1)]))]);
-    server.on("GET /v2/apps", [ok(json!({"apps": [app("/shop/web", 1, V1, &[]), app("/shop/api", 1, V1, &[]), app("/batch", 1, V1, &[])]}))]);
+    server.on(
+        "GET /v2/apps",
+        [ok(json!({"apps": [app("/shop/web", 1, V1, &[]), app("/shop/api", 1, V1, &[]), app("/batch", 1, V1, &[])]}))],
+    );
     let exact = run(&server, &["apps", "show", "shop/web"]);
     exact.expect(0, &[]);
-    assert!(exact.out.starts_with("● /shop/web  running  1/1 instances\n") && exact.out.contains("shop_web.0b1c2d3e"), "{exact:?}");
+    assert!(
+        exact.out.starts_with("● /shop/web  running  1/1 instances\n") && exact.out.contains("shop_web.0b1c2d3e"),
+        "{exact:?}"
+    );
     run(&server, &["apps", "show", "/shop/w"]).expect(0, &[]);
-    run(&server, &["apps", "show", "shop"]).expect(4, &["fits several things", "because: app /shop/web\n", "because: app /shop/api\n", "code: D2004"]);
-    run(&server, &["apps", "show", "wbe"]).expect(4, &["error: there is no app \"/wbe\"", "try: drover apps list", "code: D1004"]);
+    run(&server, &["apps", "show", "shop"])
+        .expect(4, &["fits several things", "because: app /shop/web\n", "because: app /shop/api\n", "code: D2004"]);
+    run(&server, &["apps", "show", "wbe"])
+        .expect(4, &["error: there is no app \"/wbe\"", "try: drover apps list", "code: D1004"]);
     run(&server, &["apps", "show", "bacth"]).expect(4, &["did you mean /batch?"]);
 }
 
@@ -127,7 +162,8 @@ fn a_deployment_is_waited_for_and_told_about() {
     let server = deploying(2, app("/web", 2, V2, &[("web.aaaaaaaa-1", V2), ("web.bbbbbbbb-2", V2)]));
     let (_dir, path) = file("web.toml", "id = \"/web\"\ncmd = \"run\"\ninstances = 2\n");
     let outcome = run(&server, &["apps", "deploy", "-f", &path]);
-    outcome.expect(0, &["created /web, 2 instances\n", "[1/2] web.aaaaaaaa  n1  running  ", "[2/2] web.bbbbbbbb  n1  running  "]);
+    outcome
+        .expect(0, &["created /web, 2 instances\n", "[1/2] web.aaaaaaaa  n1  running  ", "[2/2] web.bbbbbbbb  n1  running  "]);
     assert!(outcome.out.starts_with("● /web  2/2 running after "), "{outcome:?}");
     let put = &server.asked_of("PUT /v2/apps?partialUpdate=false&force=false")[0];
     assert_eq!(put.body, json!([{"id": "/web", "cmd": "run", "instances": 2}]));
@@ -162,14 +198,18 @@ fn what_finds_no_place_is_5_with_each_reason() {
     // The same asked directly: it does not run.
     let outcome = run(&server, &["why", "/web"]);
     outcome.expect(3, &[]);
-    assert!(outcome.out.contains("needs 2 × cpus 1, mem 16G") && outcome.out.contains("n1, n2  mem: 16G needed"), "{outcome:?}");
+    assert!(
+        outcome.out.contains("needs 2 × cpus 1, mem 16G") && outcome.out.contains("n1, n2  mem: 16G needed"),
+        "{outcome:?}"
+    );
 }
 
 #[test]
 fn what_takes_too_long_is_124() {
     let server = deploying(1000, app("/web", 2, V2, &[]));
     let (_dir, path) = file("web.json", r#"{"id": "/web", "cmd": "run", "instances": 2}"#);
-    run(&server, &["apps", "deploy", "-f", &path, "--timeout", "300ms"]).expect(124, &["not done after 300ms; it goes on", "try: drover apps show /web"]);
+    run(&server, &["apps", "deploy", "-f", &path, "--timeout", "300ms"])
+        .expect(124, &["not done after 300ms; it goes on", "try: drover apps show /web"]);
 }
 
 #[test]
@@ -194,7 +234,15 @@ fn a_program_that_keeps_failing_is_6_with_what_it_said() {
         .collect();
     server.on("GET /drover/v1/events", [Answer::stream(SSE, &[&events], End::Open)]);
     let (_dir, path) = file("web.json", r#"{"id": "/web", "cmd": "run", "instances": 2}"#);
-    run(&server, &["apps", "deploy", "-f", &path]).expect(6, &["error: /web keeps failing", "× web.1 failed on n1: exit 3", "because: web.3 failed on n1: exit 3", "try: drover logs /web"]);
+    run(&server, &["apps", "deploy", "-f", &path]).expect(
+        6,
+        &[
+            "error: /web keeps failing",
+            "× web.1 failed on n1: exit 3",
+            "because: web.3 failed on n1: exit 3",
+            "try: drover logs /web",
+        ],
+    );
 }
 
 #[test]
@@ -221,10 +269,18 @@ fn a_refused_change_says_what_is_wrong() {
     let (_dir, path) = file("web.json", r#"{"id": "/web"}"#);
     let faults = json!({"message": "Object is not valid", "details": [{"path": "/cmd", "errors": ["must not be empty"]}, {"path": "/cpus", "errors": ["must be positive"]}]});
     server.on("PUT /v2/apps?partialUpdate=false&force=false", [Answer::json(422, faults)]);
-    run(&server, &["apps", "deploy", "-f", &path]).expect(1, &["error: Object is not valid", "because: /cmd: must not be empty\n", "because: /cpus: must be positive\n"]);
-    server.on("PUT /v2/apps?partialUpdate=false&force=false", [Answer::json(409, json!({"message": "App is locked", "deployments": [{"id": "d0"}]}))]);
-    run(&server, &["apps", "deploy", "-f", &path]).expect(1, &["another deployment is at work there", "because: deployment d0", "try: ", "--force"]);
-    server.on("PUT /v2/apps?partialUpdate=false&force=false", [Answer::problem(403, json!({"error": "not yours", "code": "D1005"}))]);
+    run(&server, &["apps", "deploy", "-f", &path])
+        .expect(1, &["error: Object is not valid", "because: /cmd: must not be empty\n", "because: /cpus: must be positive\n"]);
+    server.on(
+        "PUT /v2/apps?partialUpdate=false&force=false",
+        [Answer::json(409, json!({"message": "App is locked", "deployments": [{"id": "d0"}]}))],
+    );
+    run(&server, &["apps", "deploy", "-f", &path])
+        .expect(1, &["another deployment is at work there", "because: deployment d0", "try: ", "--force"]);
+    server.on(
+        "PUT /v2/apps?partialUpdate=false&force=false",
+        [Answer::problem(403, json!({"error": "not yours", "code": "D1005"}))],
+    );
     run(&server, &["apps", "deploy", "-f", &path]).expect(77, &["error: not yours", "code: D1005"]);
 }
 
@@ -243,11 +299,22 @@ fn jobs_are_applied_parents_first() {
     let server = Server::start();
     server.on("POST /v1/scheduler/iso8601", [Answer::json(204, Value::Null)]);
     server.on("POST /v1/scheduler/dependency", [Answer::json(204, Value::Null)]);
-    let (_dir, path) = file("jobs.toml", "[[jobs]]\nname = \"b\"\nparents = [\"a\"]\n[[jobs]]\nname = \"a\"\nschedule = \"R/2026-01-01T00:00:00Z/P1D\"\n");
+    let (_dir, path) = file(
+        "jobs.toml",
+        "[[jobs]]\nname = \"b\"\nparents = [\"a\"]\n[[jobs]]\nname = \"a\"\nschedule = \"R/2026-01-01T00:00:00Z/P1D\"\n",
+    );
     run(&server, &["apply", "-f", &path]).expect(0, &["created job a\ncreated job b\n"]);
-    let posts: Vec<(String, Value)> = server.asked().into_iter().filter(|asked| asked.method == "POST").map(|asked| (asked.path, asked.body["name"].clone())).collect();
+    let posts: Vec<(String, Value)> = server
+        .asked()
+        .into_iter()
+        .filter(|asked| asked.method == "POST")
+        .map(|asked| (asked.path, asked.body["name"].clone()))
+        .collect();
     assert_eq!(posts, [("/v1/scheduler/iso8601".to_owned(), json!("a")), ("/v1/scheduler/dependency".to_owned(), json!("b"))]);
-    server.on("POST /v1/scheduler/dependency", [Answer::json(400, json!({"message": "no such parent", "status": "Bad Request"}))]);
+    server.on(
+        "POST /v1/scheduler/dependency",
+        [Answer::json(400, json!({"message": "no such parent", "status": "Bad Request"}))],
+    );
     run(&server, &["apply", "-f", &path]).expect(1, &["error: job b: no such parent", "because: accepted before: a"]);
 }
 
@@ -255,7 +322,14 @@ fn jobs_are_applied_parents_first() {
 fn scaling_sends_a_number() {
     let server = Server::start();
     let done = app("/web", 3, V2, &[("web.1", V2), ("web.2", V2), ("web.3", V2)]);
-    server.on("GET /v2/apps/web", [shown(app("/web", 2, V1, &[("web.1", V1), ("web.2", V1)])), shown(app("/web", 2, V1, &[("web.1", V1), ("web.2", V1)])), shown(done)]);
+    server.on(
+        "GET /v2/apps/web",
+        [
+            shown(app("/web", 2, V1, &[("web.1", V1), ("web.2", V1)])),
+            shown(app("/web", 2, V1, &[("web.1", V1), ("web.2", V1)])),
+            shown(done),
+        ],
+    );
     server.on("PUT /v2/apps/web?force=false", [ok(json!({"deploymentId": "d1", "version": V2}))]);
     server.on("GET /v2/deployments", [ok(json!([]))]);
     let outcome = run(&server, &["apps", "scale", "web=+1"]);
@@ -269,7 +343,14 @@ fn scaling_sends_a_number() {
 #[test]
 fn what_destroys_must_be_confirmed() {
     let server = Server::start();
-    server.on("GET /v2/apps/web", [shown(app("/web", 1, V1, &[("web.1", V1)])), shown(app("/web", 1, V1, &[("web.1", V1)])), Answer::json(404, json!({"message": "gone"}))]);
+    server.on(
+        "GET /v2/apps/web",
+        [
+            shown(app("/web", 1, V1, &[("web.1", V1)])),
+            shown(app("/web", 1, V1, &[("web.1", V1)])),
+            Answer::json(404, json!({"message": "gone"})),
+        ],
+    );
     server.on("DELETE /v2/apps/web", [ok(json!({"deploymentId": "d1", "version": V2}))]);
     server.on("GET /v2/deployments", [ok(json!([]))]);
     run(&server, &["apps", "delete", "/web"]).expect(2, &["This ends 1 instance of /web", "--yes", "code: D2005"]);
@@ -284,7 +365,8 @@ fn job(runs: &[Value]) -> Answer {
 }
 
 fn etl_run(more: Value) -> Value {
-    let mut run = json!({"id": "etl@5", "job": "etl", "slot": V1, "cause": "manual", "attempt": 0, "state": "queued", "queuedAt": V1});
+    let mut run =
+        json!({"id": "etl@5", "job": "etl", "slot": V1, "cause": "manual", "attempt": 0, "state": "queued", "queuedAt": V1});
     run.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     run
 }
@@ -292,9 +374,15 @@ fn etl_run(more: Value) -> Value {
 #[test]
 fn a_run_that_is_waited_for_gives_its_exit_code() {
     let server = Server::start();
-    let done = etl_run(json!({"state": "done", "result": "failed", "exitCode": 3, "node": "n4", "startedAt": V1, "endedAt": "2026-11-22T10:00:38.000Z"}));
-    server.on("GET /drover/v1/jobs/etl", [job(&[]), job(&[etl_run(json!({}))]), job(&[etl_run(json!({"state": "active", "node": "n4"}))]), job(&[done])]);
-    server.on("POST /drover/v1/jobs/etl/run", [Answer::json(201, json!({"apiVersion": "drover/v1", "run": etl_run(json!({}))}))]);
+    let done = etl_run(
+        json!({"state": "done", "result": "failed", "exitCode": 3, "node": "n4", "startedAt": V1, "endedAt": "2026-11-22T10:00:38.000Z"}),
+    );
+    server.on(
+        "GET /drover/v1/jobs/etl",
+        [job(&[]), job(&[etl_run(json!({}))]), job(&[etl_run(json!({"state": "active", "node": "n4"}))]), job(&[done])],
+    );
+    server
+        .on("POST /drover/v1/jobs/etl/run", [Answer::json(201, json!({"apiVersion": "drover/v1", "run": etl_run(json!({}))}))]);
     let outcome = run(&server, &["jobs", "run", "etl", "--wait", "--", "--day", "21"]);
     outcome.expect(3, &["↻ etl@5  queued\n", "↻ etl@5  running on n4\n"]);
     assert_eq!(outcome.out, "× etl@5  exit 3 after 38s on n4\n");
@@ -305,14 +393,20 @@ fn a_run_that_is_waited_for_gives_its_exit_code() {
 }
 
 fn line(us: u32, message: &str) -> String {
-    format!("{}\n", json!({"at": format!("2026-11-22T10:00:00.{us:06}Z"), "node": "n1", "task": "web.1", "app": "/web", "priority": 6, "pid": 7, "message": message}))
+    format!(
+        "{}\n",
+        json!({"at": format!("2026-11-22T10:00:00.{us:06}Z"), "node": "n1", "task": "web.1", "app": "/web", "priority": 6, "pid": 7, "message": message})
+    )
 }
 
 #[test]
 fn following_a_task_ends_with_it_and_with_its_exit_code() {
     let server = Server::start();
     server.on("GET /drover/v1/tasks", [ok(json!({"apiVersion": "drover/v1", "tasks": [{"id": "web.1", "app": "/web", "node": "n1", "state": "running", "reason": "normal", "unit": "u", "stagedAt": V1}]}))]);
-    let ended = format!("{}\n", json!({"ended": {"task": "web.1", "state": "failed", "message": "main process exited", "exitCode": 3}}));
+    let ended = format!(
+        "{}\n",
+        json!({"ended": {"task": "web.1", "state": "failed", "message": "main process exited", "exitCode": 3}})
+    );
     let text = format!("{}{}{ended}", line(1, "hello"), line(2, "größe"));
     let (head, tail) = text.split_at(77);
     server.on("GET /drover/v1/logs?task=web.1&follow=1&lines=10", [Answer::stream(NDJSON, &[head, tail], End::Orderly)]);
@@ -330,9 +424,15 @@ fn a_followed_stream_that_breaks_is_read_on_without_repeating() {
     let server = Server::start();
     server.on("GET /v2/apps/web", [shown(app("/web", 1, V1, &[]))]);
     let half = line(3, "cut");
-    server.on("GET /drover/v1/logs?app=/web&follow=1&lines=10", [Answer::stream(NDJSON, &[&line(1, "a"), &line(2, "b"), &half[..30]], End::Broken)]);
+    server.on(
+        "GET /drover/v1/logs?app=/web&follow=1&lines=10",
+        [Answer::stream(NDJSON, &[&line(1, "a"), &line(2, "b"), &half[..30]], End::Broken)],
+    );
     let again = [line(2, "b"), line(3, "cut"), line(4, "end")].concat();
-    server.on("GET /drover/v1/logs?app=/web&follow=1&since=2026-11-22T10:00:00.000002Z", [Answer::stream(NDJSON, &[&again], End::Open)]);
+    server.on(
+        "GET /drover/v1/logs?app=/web&follow=1&since=2026-11-22T10:00:00.000002Z",
+        [Answer::stream(NDJSON, &[&again], End::Open)],
+    );
     let mut child = server.drover(&["logs", "-f", "/web", "--raw"]).spawn().unwrap();
     let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
     let mut lines = String::new();
@@ -361,7 +461,12 @@ fn a_reader_that_goes_away_ends_it_without_a_word() {
 #[test]
 fn past_events_are_those_after_index_0() {
     let server = Server::start();
-    let event = |index: u64, kind: &str| format!("id: {index}\nevent: {kind}\ndata: {}\n\n", json!({"apiVersion": "drover/v1", "index": index, "at": V1, "type": kind, "node": "n1", "state": "up"}));
+    let event = |index: u64, kind: &str| {
+        format!(
+            "id: {index}\nevent: {kind}\ndata: {}\n\n",
+            json!({"apiVersion": "drover/v1", "index": index, "at": V1, "type": kind, "node": "n1", "state": "up"})
+        )
+    };
     let text = format!("event: resync\n\n{}{}", event(5, "node-changed"), event(6, "job-changed"));
     server.on("GET /drover/v1/events?follow=0", [Answer::stream(SSE, &[&text], End::Orderly)]);
     let outcome = run(&server, &["events", "--type", "node"]);
@@ -399,7 +504,10 @@ fn the_first_screen_and_one_thing() {
 #[test]
 fn a_token_stands_alone_on_standard_output() {
     let server = Server::start();
-    server.on("POST /drover/v1/tokens", [Answer::json(201, json!({"apiVersion": "drover/v1", "token": "drover1.aa.bb", "expiresAt": V1}))]);
+    server.on(
+        "POST /drover/v1/tokens",
+        [Answer::json(201, json!({"apiVersion": "drover/v1", "token": "drover1.aa.bb", "expiresAt": V1}))],
+    );
     let outcome = run(&server, &["token", "create", "--role", "master", "--ttl", "10min", "--uses", "2"]);
     outcome.expect(0, &["good for 2 machines of role master until Sun 2026-11-22 10:00:00 UTC"]);
     assert_eq!(outcome.out, "drover1.aa.bb\n");
@@ -427,9 +535,15 @@ fn masters_are_removed_by_their_full_name() {
 fn tasks_of_apps_and_of_jobs_are_stopped_each_their_way() {
     let server = Server::start();
     let task = |id: &str, owner: &str, name: &str| json!({"id": id, owner: name, "node": "n1", "state": "running", "reason": "normal", "unit": "u", "stagedAt": V1});
-    server.on("GET /drover/v1/tasks", [ok(json!({"apiVersion": "drover/v1", "tasks": [task("web.1", "app", "/web"), task("ct:5:0:etl:", "job", "etl")]}))]);
+    server.on(
+        "GET /drover/v1/tasks",
+        [ok(json!({"apiVersion": "drover/v1", "tasks": [task("web.1", "app", "/web"), task("ct:5:0:etl:", "job", "etl")]}))],
+    );
     server.on("POST /v2/tasks/delete?scale=false", [ok(json!({"tasks": []}))]);
-    server.on("POST /drover/v1/tasks/ct:5:0:etl:/stop", [Answer::json(202, json!({"apiVersion": "drover/v1", "task": "ct:5:0:etl:"}))]);
+    server.on(
+        "POST /drover/v1/tasks/ct:5:0:etl:/stop",
+        [Answer::json(202, json!({"apiVersion": "drover/v1", "task": "ct:5:0:etl:"}))],
+    );
     run(&server, &["tasks", "stop", "web.1", "ct:5"]).expect(0, &[]);
     assert_eq!(server.asked_of("POST /v2/tasks/delete?scale=false")[0].body, json!({"ids": ["web.1"]}));
     assert_eq!(server.asked_of("POST /drover/v1/tasks/ct:5:0:etl:/stop").len(), 1);
@@ -448,16 +562,21 @@ fn an_answer_of_another_version_is_not_guessed_at() {
 fn a_cluster_is_made_once() {
     let dir = tempfile::tempdir().unwrap();
     let data_dir = dir.path().to_str().unwrap();
-    let words = ["cluster", "init", "--data-dir", data_dir, "--name", "n1", "--advertise", "n1.example.org", "--agent", "-o", "json"];
+    let words =
+        ["cluster", "init", "--data-dir", data_dir, "--name", "n1", "--advertise", "n1.example.org", "--agent", "-o", "json"];
     let outcome = finish(drover(&words));
     outcome.expect(0, &[]);
     let value: Value = serde_json::from_str(&outcome.out).unwrap();
-    assert_eq!((&value["name"], &value["role"], &value["advertise"]), (&json!("n1"), &json!("master"), &json!("n1.example.org:7071")));
+    assert_eq!(
+        (&value["name"], &value["role"], &value["advertise"]),
+        (&json!("n1"), &json!("master"), &json!("n1.example.org:7071"))
+    );
     for file in ["master/pki/identity.json", "master/pki/ca.key", "agent/pki/identity.json"] {
         assert!(dir.path().join(file).exists(), "{file}");
     }
     finish(drover(&words)).expect(1, &["error: this machine got no identity", "already holds an identity"]);
-    finish(drover(&["node", "join", "--master", "n1", "--token", "nonsense", "--data-dir", data_dir])).expect(2, &["not a join token"]);
+    finish(drover(&["node", "join", "--master", "n1", "--token", "nonsense", "--data-dir", data_dir]))
+        .expect(2, &["not a join token"]);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 
 /// How an answer's body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// In order.
     Orderly,
     /// The connection breaks.
@@ -28,7 +28,7 @@ pub enum End {
 
 /// An answer of the script.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub(crate) struct Answer {
     status: u16,
     kind: &'static str,
     deployment: Option<&'static str>,
@@ -37,20 +37,26 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub fn json(status: u16, body: Value) -> Self {
-        Self { status, kind: "application/json", deployment: None, pieces: vec![Bytes::from(body.to_string())], end: End::Orderly }
+    pub(crate) fn json(status: u16, body: Value) -> Self {
+        Self {
+            status,
+            kind: "application/json",
+            deployment: None,
+            pieces: vec![Bytes::from(body.to_string())],
+            end: End::Orderly,
+        }
     }
 
-    pub fn problem(status: u16, body: Value) -> Self {
+    pub(crate) fn problem(status: u16, body: Value) -> Self {
         Self { kind: "application/problem+json", ..Self::json(status, body) }
     }
 
-    pub fn stream(kind: &'static str, pieces: &[&str], end: End) -> Self {
+    pub(crate) fn stream(kind: &'static str, pieces: &[&str], end: End) -> Self {
         let pieces = pieces.iter().map(|piece| Bytes::from((*piece).to_owned())).collect();
         Self { status: 200, kind, deployment: None, pieces, end }
     }
 
-    pub fn deployment(mut self, id: &'static str) -> Self {
+    pub(crate) fn deployment(mut self, id: &'static str) -> Self {
         self.deployment = Some(id);
         self
     }
@@ -58,12 +64,12 @@ impl Answer {
 
 /// What the server was asked.
 #[derive(Debug, Clone)]
-pub struct Asked {
-    pub method: String,
+pub(crate) struct Asked {
+    pub(crate) method: String,
     /// With the query.
-    pub path: String,
-    pub last_event_id: Option<String>,
-    pub body: Value,
+    pub(crate) path: String,
+    pub(crate) last_event_id: Option<String>,
+    pub(crate) body: Value,
 }
 
 #[derive(Debug, Default)]
@@ -74,13 +80,13 @@ struct Script {
 
 /// The server. It ends with the test's process.
 #[derive(Debug, Clone)]
-pub struct Server {
-    pub address: String,
+pub(crate) struct Server {
+    pub(crate) address: String,
     script: Arc<Mutex<Script>>,
 }
 
 impl Server {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("sockets can be non-blocking");
         let address = listener.local_addr().expect("it is bound").to_string();
@@ -105,24 +111,24 @@ impl Server {
     }
 
     /// Answers `request` (`GET /v2/apps`, query included) with these one after the other; the last again and again.
-    pub fn on(&self, request: &str, answers: impl IntoIterator<Item = Answer>) -> &Self {
+    pub(crate) fn on(&self, request: &str, answers: impl IntoIterator<Item = Answer>) -> &Self {
         let mut script = self.script.lock().expect("no test panics while holding it");
         script.routes.retain(|(known, _)| known != request);
         script.routes.push((request.to_owned(), answers.into_iter().collect()));
         self
     }
 
-    pub fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<Asked> {
         self.script.lock().expect("no test panics while holding it").asked.clone()
     }
 
     /// What was asked by a method and path.
-    pub fn asked_of(&self, request: &str) -> Vec<Asked> {
+    pub(crate) fn asked_of(&self, request: &str) -> Vec<Asked> {
         self.asked().into_iter().filter(|asked| format!("{} {}", asked.method, asked.path) == request).collect()
     }
 
     /// A command of the client against this server.
-    pub fn drover(&self, words: &[&str]) -> Command {
+    pub(crate) fn drover(&self, words: &[&str]) -> Command {
         let mut command = drover(words);
         command.env("DROVER_ADDR", &self.address);
         command
@@ -130,9 +136,16 @@ impl Server {
 }
 
 /// A command of the client, with nothing of this machine's environment in it.
-pub fn drover(words: &[&str]) -> Command {
+pub(crate) fn drover(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_drover"));
-    command.args(words).env_clear().env("LC_ALL", "C.UTF-8").env("TZ", "UTC").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(words)
+        .env_clear()
+        .env("LC_ALL", "C.UTF-8")
+        .env("TZ", "UTC")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command
 }
 
@@ -183,7 +196,7 @@ impl Body for ScriptBody {
 }
 
 /// Runs a command to its end.
-pub fn finish(mut command: Command) -> Outcome {
+pub(crate) fn finish(mut command: Command) -> Outcome {
     let Output { status, stdout, stderr } = command.output().expect("the client starts");
     Outcome {
         code: status.code(),
@@ -194,16 +207,16 @@ pub fn finish(mut command: Command) -> Outcome {
 
 /// What a command did.
 #[derive(Debug)]
-pub struct Outcome {
-    pub code: Option<i32>,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Outcome {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Outcome {
     /// Asserts the exit code and that standard error holds each of these.
     #[track_caller]
-    pub fn expect(&self, code: i32, said: &[&str]) -> &Self {
+    pub(crate) fn expect(&self, code: i32, said: &[&str]) -> &Self {
         assert_eq!(self.code, Some(code), "{self:#?}");
         for part in said {
             assert!(self.err.contains(part), "{part:?} is not in {self:#?}");

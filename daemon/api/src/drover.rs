@@ -22,6 +22,7 @@
 //!
 //! `/events`: the event's id is the Raft index. One command can tell several events; only the last of them carries the id line, so a
 //! client that was cut off in between and resumes with `Last-Event-ID` gets them all again rather than losing the rest.
+//! Without that header it begins with what happens next; with `follow=0` it ends after what is buffered (`drover events`).
 //! The SSE event name is [`EventType`]'s word. An id that is no longer buffered is answered by a first event `resync` without data.
 //!
 //! Errors of every route: `application/problem+json`, [`Problem`].
