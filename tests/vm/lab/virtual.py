@@ -77,7 +77,14 @@ class Emulator:
                     file.truncate(4 << 30)
                 run(*self.argv("mkfs.ext4", "-q", "-F", "-d", self.path(base), self.path(unfinished)))
                 unfinished.rename(image)
+            self._drop_orphans()
         return image
+
+    def _drop_orphans(self) -> None:
+        """Removes images of roots that an older recipe made and that are gone."""
+        for image in self.images.glob("*.ext4"):
+            if not (host.CACHE / "roots" / image.stem).exists():
+                image.unlink()
 
     def initramfs(self) -> bytes:
         """busybox and the drivers for the disk and the network."""

@@ -37,7 +37,7 @@ with subtest("systemctl stop on a task is noticed, told as an operator's doing, 
     replaced = wait_running("/shop/web", 2)
     assert tasks[1]["id"] in ids(replaced)
     failure = ask("GET", "/v2/apps//shop/web")["app"]["lastTaskFailure"]
-    assert failure["taskId"] == tasks[0]["id"] and "operator" in failure["message"], failure
+    assert failure["taskId"] == tasks[0]["id"] and "stopped on the node" in failure["message"], failure
 
 with subtest("systemctl restart of the agent touches no task"):
     before = unit_facts(node)
