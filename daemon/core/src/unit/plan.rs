@@ -150,21 +150,23 @@ fn command(spec: &TaskSpec, sandbox: &str) -> (Vec<String>, Vec<String>) {
     }
     let (env, odd): (Vec<_>, Vec<_>) = env.into_iter().partition(|(name, _)| is_systemds_variable(name));
     let assign = |(name, value): (&str, &str)| format!("{name}={value}");
-    let mut argv = match &spec.program {
+    let argv = match &spec.program {
         Program::Shell(line) => vec!["/bin/sh".into(), "-c".into(), line.clone()],
-        // systemd finds absolute paths, and bare names in its own search path unless the task has one of its own.
-        Program::Argv(argv) if argv[0].starts_with('/') && !(argv[0].contains('=') && !odd.is_empty()) => argv.clone(),
-        Program::Argv(argv) if !argv[0].contains('/') && !spec.env.contains_key("PATH") && odd.is_empty() => argv.clone(),
-        Program::Argv(argv) => {
-            let by_shell = ["/bin/sh", "-c", r#"exec "$0" "$@""#].map(str::to_owned);
-            by_shell.into_iter().chain(argv.iter().cloned()).collect()
-        }
+        Program::Argv(argv) => argv.clone(),
     };
-    // Names that systemd does not take as a variable's, such as Marathon's PORT_HTTP-API, are fine for a program.
-    if !odd.is_empty() {
+    // systemd finds absolute paths, and bare names in its own search path. What else there is takes env(1): a path relative to
+    // the working directory, a PATH of the task's own, and variables that systemd does not take but a program can have, such
+    // as Marathon's PORT_HTTP-API. (A shell would drop those.)
+    let program = &argv[0];
+    let is_found = program.starts_with('/') || (!program.contains('/') && !spec.env.contains_key("PATH"));
+    let argv = if is_found && odd.is_empty() {
+        argv
+    } else {
+        // env would take such a program for a variable.
+        let guard = program.contains('=').then_some(["/bin/sh", "-c", r#"exec "$0" "$@""#].map(str::to_owned));
         let by_env = std::iter::once("/usr/bin/env".to_owned()).chain(odd.into_iter().map(assign));
-        argv = by_env.chain(argv).collect();
-    }
+        by_env.chain(guard.into_iter().flatten()).chain(argv).collect()
+    };
     (argv, env.into_iter().map(assign).collect())
 }
 
@@ -327,22 +329,20 @@ mod tests {
 
     #[test]
     fn programs_reach_systemd_as_written() {
-        let by_shell = |rest: &[&str]| -> Vec<String> {
-            ["/bin/sh", "-c", "exec \"$0\" \"$@\""].iter().chain(rest).map(|arg| (*arg).to_owned()).collect()
-        };
         assert_eq!(executed(&shell("echo $HOME; sleep 1")), ["/bin/sh", "-c", "echo $HOME; sleep 1"]);
         assert_eq!(executed(&argv(&["/usr/bin/web", "$PORT", "%n"])), ["/usr/bin/web", "$PORT", "%n"]);
         assert_eq!(executed(&argv(&["python3", "-m", "x"])), ["python3", "-m", "x"]);
-        assert_eq!(executed(&argv(&["./run.sh", "a b"])), by_shell(&["./run.sh", "a b"]));
+        assert_eq!(executed(&argv(&["./run.sh", "a b"])), ["/usr/bin/env", "./run.sh", "a b"]);
         let mut own_path = argv(&["web"]);
         own_path.env.insert("PATH".into(), "/opt/web/bin".into());
-        assert_eq!(executed(&own_path), by_shell(&["web"]));
+        assert_eq!(executed(&own_path), ["/usr/bin/env", "web"]);
         let mut odd = argv(&["/bin/web"]);
         odd.env.insert("PORT_HTTP-API".into(), "1".into());
         assert_eq!(executed(&odd), ["/usr/bin/env", "PORT_HTTP-API=1", "/bin/web"]);
         assert!(!format!("{:?}", properties(&odd)["Environment"]).contains("HTTP-API"));
-        odd.program = Program::Argv(vec!["/bin/a=b".into()]);
-        assert_eq!(executed(&odd)[..3], ["/usr/bin/env", "PORT_HTTP-API=1", "/bin/sh"]);
+        odd.program = Program::Argv(vec!["/bin/a=b".into(), "c".into()]);
+        let guarded = ["/usr/bin/env", "PORT_HTTP-API=1", "/bin/sh", "-c", "exec \"$0\" \"$@\"", "/bin/a=b", "c"];
+        assert_eq!(executed(&odd), guarded);
     }
 
     #[test]
