@@ -305,15 +305,17 @@ struct LifeTime {
 /// Statistics of an app's tasks by what they were launched from; groups without a task are left out.
 fn stats(state: &ClusterState, app: &app::App, now: Timestamp) -> BTreeMap<&'static str, Stats> {
     let launched_from = |task: &drover_core::task::Task| super::task::owner(task).map(|(_, version)| version);
-    let groups: [(&str, Box<dyn Fn(Timestamp) -> bool>); 4] = [
-        ("startedAfterLastScaling", Box::new(|version| version >= app.last_scaling_at)),
-        ("withLatestConfig", Box::new(|version| version >= app.last_config_change_at)),
-        ("withOutdatedConfig", Box::new(|version| version < app.last_config_change_at)),
-        ("totalSummary", Box::new(|_| true)),
+    let (first, last) = (Timestamp(i64::MIN), Timestamp(i64::MAX));
+    let groups = [
+        ("startedAfterLastScaling", app.last_scaling_at..last),
+        ("withLatestConfig", app.last_config_change_at..last),
+        ("withOutdatedConfig", first..app.last_config_change_at),
+        ("totalSummary", first..last),
     ];
     let mut stats = BTreeMap::new();
-    for (name, belongs) in groups {
-        let tasks: Vec<_> = state.tasks_of_app(&app.id).filter(|task| launched_from(task).is_some_and(&belongs)).collect();
+    for (name, versions) in groups {
+        let belongs = |task: &&_| launched_from(task).is_some_and(|version| versions.contains(&version));
+        let tasks: Vec<_> = state.tasks_of_app(&app.id).filter(belongs).collect();
         if tasks.is_empty() {
             continue;
         }

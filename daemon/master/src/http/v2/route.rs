@@ -9,7 +9,7 @@ use drover_api::v2::queue::{Queue, QueueEmbed};
 use drover_core::ids::{AppId, GroupId, TaskId};
 use drover_core::leader::Request;
 use drover_core::state::{ClusterState, Command};
-use hyper::header::{ALLOW, HeaderName};
+use hyper::header::ALLOW;
 use hyper::{Method, StatusCode};
 
 /// Decides about a request.
@@ -148,7 +148,7 @@ fn decide_app(ask: &Ask<'_>, world: &World<'_>, path: AppPath) -> Outcome {
 fn refuse_method(allowed: &str) -> Outcome {
     let message = format!("Method not allowed here; these are: {allowed}");
     let answer = Answer::message(StatusCode::METHOD_NOT_ALLOWED, &message);
-    answer.with(HeaderName::from(ALLOW), allowed).into()
+    answer.with(ALLOW, allowed).into()
 }
 
 fn queue(ask: &Ask<'_>, world: &World<'_>) -> Outcome {

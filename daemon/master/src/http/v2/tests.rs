@@ -357,7 +357,7 @@ fn tasks_are_killed_with_and_without_scaling() {
     };
     let reply = cluster.ask(&format!("DELETE /v2/apps/a/tasks/{a1}"), Value::Null);
     assert_eq!((reply.status, &reply.body["task"]["id"]), (200, &json!(a1)));
-    assert_eq!(killed(&cluster), [a1.clone()]);
+    assert_eq!(killed(&cluster), std::slice::from_ref(&a1));
     assert_eq!(cluster.state.apps["/a"].app.instances, 2, "it is to be replaced");
     let again = cluster.ask(&format!("DELETE /v2/apps/a/tasks/{a1}"), Value::Null);
     assert_eq!((again.status, &again.body["task"]["state"]), (200, &json!("TASK_KILLING")));
@@ -383,7 +383,7 @@ fn tasks_are_killed_with_and_without_scaling() {
     assert_eq!(cluster.state.apps["/b"].app.instances, 1);
     let preselected: Vec<String> =
         cluster.state.deployments.values().flat_map(|d| &d.preselected).map(ToString::to_string).collect();
-    assert_eq!(preselected, [a2.clone(), b1.clone()]);
+    assert_eq!(preselected, [a2.as_str(), b1.as_str()]);
     assert_eq!(killed(&cluster), [a1], "the deployment does the killing");
 
     let reply = cluster.ask("POST /v2/tasks/delete", json!({ "ids": [b1] }));
