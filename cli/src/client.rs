@@ -43,6 +43,7 @@ pub(crate) mod own_code {
 pub(crate) struct Client {
     masters: Vec<String>,
     first: AtomicUsize,
+    stale: bool,
     pool: Pool<HttpConnector, Full<Bytes>>,
 }
 
@@ -66,7 +67,9 @@ struct Draft<'a> {
 
 impl Client {
     /// For these addresses: `host:port` or `http://host:port`, separated by commas.
-    pub(crate) fn new(addresses: &str) -> Result<Self, Failure> {
+    ///
+    /// With `stale`, reads are answered by whichever master is asked, out of what it knows, leader or not.
+    pub(crate) fn new(addresses: &str, stale: bool) -> Result<Self, Failure> {
         let masters = addresses.split(',').map(str::trim).filter(|text| !text.is_empty());
         let masters = masters.map(parse_address).collect::<Result<Vec<_>, _>>()?;
         if masters.is_empty() {
@@ -79,7 +82,7 @@ impl Client {
         connector.set_nodelay(true);
         connector.set_keepalive(Some(KEEPALIVE));
         let pool = Pool::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
-        Ok(Self { masters, first: AtomicUsize::new(0), pool })
+        Ok(Self { masters, first: AtomicUsize::new(0), stale, pool })
     }
 
     /// Reads a document.
@@ -164,7 +167,13 @@ impl Client {
     }
 
     async fn ask_one(&self, master: &str, draft: &Draft<'_>) -> Result<Response<Incoming>, Refused> {
-        let uri: Uri = format!("{master}{}", draft.path).parse().map_err(|error: hyper::http::uri::InvalidUri| {
+        let is_read = draft.method == Method::GET;
+        let stale = match (self.stale && is_read, draft.path.contains('?')) {
+            (false, _) => "",
+            (true, false) => "?stale=1",
+            (true, true) => "&stale=1",
+        };
+        let uri: Uri = format!("{master}{}{stale}", draft.path).parse().map_err(|error: hyper::http::uri::InvalidUri| {
             Failure::new(Exit::Usage, format!("{:?} makes no address", draft.path)).caused_by(&error)
         })?;
         let mut request = Request::builder().method(draft.method.clone()).uri(uri).header(header::ACCEPT, draft.accept);
@@ -177,7 +186,6 @@ impl Client {
         let request = request
             .body(Full::new(draft.body.clone().unwrap_or_default()))
             .map_err(|error| Failure::new(Exit::Usage, "the request cannot be written").caused_by(&error))?;
-        let is_read = draft.method == Method::GET;
         let response = self.pool.request(request).await.map_err(|error| Refused {
             may_ask_another: is_read || error.is_connect(),
             failure: unreachable(master, &error),
@@ -410,8 +418,8 @@ mod tests {
         ] {
             assert_eq!(parse_address(text).ok().as_deref(), expect, "{text}");
         }
-        assert_eq!(Client::new("a, b:1,").unwrap().masters, ["http://a:7070", "http://b:1"]);
-        assert_eq!(Client::new(" , ").unwrap_err().exit, Exit::Usage);
+        assert_eq!(Client::new("a, b:1,", false).unwrap().masters, ["http://a:7070", "http://b:1"]);
+        assert_eq!(Client::new(" , ", false).unwrap_err().exit, Exit::Usage);
     }
 
     #[test]

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Before a broken stream is opened again.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
+/// Masters that do not know `follow=0` keep the stream open. What they had has come once they are silent for so long.
+const SILENCE: Duration = Duration::from_secs(2);
 /// How often, before the masters are given up.
 const REOPEN_TRIES_MAX: u32 = 60;
 
@@ -79,9 +81,15 @@ async fn read(
     after: &mut Option<String>,
 ) -> Result<(), Failure> {
     let screen = &session.screen;
-    while let Some(raw) = stream.next().await? {
+    loop {
+        let next = match args.follow {
+            true => stream.next().await?,
+            false => tokio::time::timeout(SILENCE, stream.next()).await.unwrap_or(Ok(None))?,
+        };
+        let Some(raw) = next else { return Ok(()) };
         if raw.name == "resync" {
-            screen.say(&screen.err.paint(Tint::Yellow, "-- events in between are not kept any more --"));
+            screen.say(&screen.err.paint(Tint::Yellow, "-- older events are not kept any more --"));
+            *after = raw.id.or(after.take());
             continue;
         }
         let event: Event = serde_json::from_str(&raw.data).map_err(|error| {
@@ -98,7 +106,6 @@ async fn read(
             *after = raw.id;
         }
     }
-    Ok(())
 }
 
 /// A type is wanted by its own word or by what it is about, the word's first part.

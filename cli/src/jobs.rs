@@ -5,6 +5,7 @@ use crate::exit::{Exit, Failure};
 use crate::names::{self, short_task};
 use crate::screen::{Format, Listing, Mark, Sheet, Style, Table, Tint};
 use crate::{Session, text, wait};
+use clap::ValueEnum;
 use drover_api::drover::{Cause, ExitStatus, Job, JobDetail, Jobs, Run, RunStarted, RunState, TaskState};
 use hyper::Method;
 use jiff::Timestamp;
@@ -85,21 +86,33 @@ Examples:
         /// Its name, or the beginning of it
         job: String,
     },
-    /// End what runs of it and forget it; its children get its parents
+    /// End what runs of it and forget it. Jobs that run after it get its parents
     #[command(
         visible_alias = "rm",
         after_help = "\
 Examples:
   drover jobs delete etl
-  drover jobs delete etl --yes     without a question"
+  drover jobs delete etl --children inherit --yes     without a question"
     )]
     Delete {
         /// Its name; here in full
         job: String,
+        /// What becomes of jobs that run after it, if it has a schedule: they get it, or keep their other parents
+        #[arg(long, value_enum, value_name = "HOW")]
+        children: Option<Children>,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
     },
+}
+
+/// What becomes of the jobs that run after one that is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Children {
+    /// They get its schedule
+    Inherit,
+    /// They keep their other parents
+    Detach,
 }
 
 /// `drover jobs …`.
@@ -114,7 +127,7 @@ pub(crate) async fn run(session: &Session, command: JobsCommand) -> Result<Exit,
         JobsCommand::History { job, lines } => history(session, &job, lines).await,
         JobsCommand::Enable { job } => switch(session, &job, false).await,
         JobsCommand::Disable { job } => switch(session, &job, true).await,
-        JobsCommand::Delete { job, yes } => delete(session, &job, yes).await,
+        JobsCommand::Delete { job, children, yes } => delete(session, &job, children, yes).await,
     }
 }
 
@@ -465,7 +478,7 @@ async fn switch(session: &Session, name: &str, disabled: bool) -> Result<Exit, F
     Ok(Exit::Ok)
 }
 
-async fn delete(session: &Session, name: &str, yes: bool) -> Result<Exit, Failure> {
+async fn delete(session: &Session, name: &str, fate: Option<Children>, yes: bool) -> Result<Exit, Failure> {
     let detail = names::job(&session.client, name).await?;
     if detail.job.name != name {
         return Err(Failure::new(Exit::NotFound, format!("there is no job {name:?}"))
@@ -479,11 +492,26 @@ async fn delete(session: &Session, name: &str, yes: bool) -> Result<Exit, Failur
     if !detail.job.live.is_empty() {
         what.push_str(&format!(", ends {}", text::count(detail.job.live.len() as u64, "run")));
     }
-    if !children.is_empty() {
-        what.push_str(&format!(", and gives {} its parents", children.join(", ")));
+    match (children.is_empty(), detail.job.parents.is_empty(), fate) {
+        (true, _, _) => {}
+        (false, false, _) => what.push_str(&format!(", and gives {} its parents", children.join(", "))),
+        (false, true, Some(Children::Inherit)) => what.push_str(&format!(", and gives {} its schedule", children.join(", "))),
+        (false, true, Some(Children::Detach)) => {
+            what.push_str(&format!(", and takes it from the parents of {}", children.join(", ")))
+        }
+        (false, true, None) => {
+            return Err(Failure::new(Exit::Usage, format!("other jobs run after {name}"))
+                .because(children.join(", "))
+                .try_this(format!("drover jobs delete {name} --children inherit   # or detach")));
+        }
     }
     session.confirm(&what, yes)?;
-    session.client.send(Method::DELETE, &format!("/v1/scheduler/job/{}", encode(name)), None).await?;
+    let query = match fate {
+        None => "",
+        Some(Children::Inherit) => "?children=inherit",
+        Some(Children::Detach) => "?children=detach",
+    };
+    session.client.send(Method::DELETE, &format!("/v1/scheduler/job/{}{query}", encode(name)), None).await?;
     let value = json!({"apiVersion": "drover/v1", "job": name, "outcome": "deleted"});
     session.screen.object(&value, name, || format!("{} {name}  deleted\n", session.screen.out.mark(Mark::Off)))?;
     Ok(Exit::Ok)

@@ -207,8 +207,8 @@ impl Follower<'_> {
                     }
                     screen.say(&self.note(&ended_line(&ended.task, ended.state, ended.exit, &ended.message)));
                     let code = exit_of(ended.state, ended.exit);
-                    // Of several, the first that failed decides.
-                    if matches!(exit, None | Some(Exit::Ok)) {
+                    // Of several, the first that failed decides. Who only looks back has not waited for it.
+                    if self.args.follow && matches!(exit, None | Some(Exit::Ok)) {
                         *exit = Some(code);
                     }
                 }

@@ -85,6 +85,9 @@ struct Options {
     /// Colours
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto", help_heading = "Everywhere")]
     color: ColorChoice,
+    /// Read what the master that is asked knows, though it may be out of date; works without a leader
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    stale: bool,
     /// Tables without headings
     #[arg(long, global = true, help_heading = "Everywhere")]
     no_legend: bool,
@@ -180,7 +183,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli, screen: Screen) -> Result<Exit, Failure> {
-    let session = Session { client: Client::new(&cli.options.addr)?, screen };
+    let session = Session { client: Client::new(&cli.options.addr, cli.options.stale)?, screen };
     let session = &session;
     match cli.command {
         None => status::overview(session).await,

@@ -47,7 +47,13 @@ fn render(why: &Why, style: Style, now: Timestamp) -> String {
         (false, _) => Mark::Busy,
         (true, false) => Mark::Off,
     };
-    let mut out = format!("{} {}  {}/{} running", style.mark(mark), why.subject.name, why.running, why.wanted);
+    // A job between two runs wants nothing, and nothing of it runs.
+    let is_idle = why.wanted == 0 && why.running == 0;
+    let mark = if is_idle && why.waiting.is_empty() { Mark::Off } else { mark };
+    let mut out = format!("{} {}", style.mark(mark), why.subject.name);
+    if !is_idle {
+        out.push_str(&format!("  {}/{} running", why.running, why.wanted));
+    }
     if !why.summary.is_empty() {
         out.push_str(&format!("  {}", why.summary));
     }
@@ -79,8 +85,7 @@ fn heading(waiting: &Waiting, now: Timestamp) -> String {
 fn by_reason(waiting: &Waiting) -> Vec<(String, String)> {
     let mut groups: BTreeMap<(usize, Vec<String>), Vec<&str>> = BTreeMap::new();
     for refusals in &waiting.nodes {
-        let reasons: Vec<String> =
-            refusals.reasons.iter().map(|reason| format!("{}: {}", reason.kind, reason.message)).collect();
+        let reasons: Vec<String> = refusals.reasons.iter().map(|reason| reason.message.clone()).collect();
         groups.entry((reasons.len(), reasons)).or_default().push(&refusals.node);
     }
     let line = |((_, reasons), nodes): ((usize, Vec<String>), Vec<&str>)| {
@@ -118,9 +123,9 @@ mod tests {
             "waiting": [{
                 "request": "cpus 4, mem 16G, rack unlike r2", "since": "2026-11-22T10:00:00.000Z",
                 "nodes": [
-                    refused("n11", &[("cpus", "4 needed, 2.5 free"), ("constraint", "rack is r2")]),
-                    refused("n01", &[("mem", "16G needed, 11.2G free")]),
-                    refused("n02", &[("mem", "16G needed, 11.2G free")]),
+                    refused("n11", &[("cpus", "cpus: 4 needed, 2.5 free"), ("constraint", "constraint rack UNLIKE r2: it is r2")]),
+                    refused("n01", &[("mem", "mem: 16384 MiB needed, 11468 MiB free")]),
+                    refused("n02", &[("mem", "mem: 16384 MiB needed, 11468 MiB free")]),
                 ],
             }],
         }))
@@ -131,10 +136,10 @@ mod tests {
             "\
 ↻ /batch/ml  0/1 running  no node has 16G of memory free
   needs cpus 4, mem 16G, rack unlike r2; waiting 12min; 3 nodes looked at
-    n01, n02  mem: 16G needed, 11.2G free
-    n11       cpus: 4 needed, 2.5 free; constraint: rack is r2
+    n01, n02  mem: 16384 MiB needed, 11468 MiB free
+    n11       cpus: 4 needed, 2.5 free; constraint rack UNLIKE r2: it is r2
 "
         );
-        assert_eq!(reasons(&why)[0], "n01, n02: mem: 16G needed, 11.2G free");
+        assert_eq!(reasons(&why)[0], "n01, n02: mem: 16384 MiB needed, 11468 MiB free");
     }
 }

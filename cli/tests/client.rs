@@ -187,19 +187,22 @@ fn a_deployment_that_is_not_waited_for_is_only_accepted() {
 #[test]
 fn what_finds_no_place_is_5_with_each_reason() {
     let server = deploying(1000, app("/web", 2, V2, &[]));
-    let refused = |node: &str| json!({"node": node, "reasons": [{"kind": "mem", "message": "16G needed, 2G free"}]});
+    let refused =
+        |node: &str| json!({"node": node, "reasons": [{"kind": "mem", "message": "mem: 16384 MiB needed, 2048 MiB free"}]});
     server.on("GET /drover/v1/why/apps/web", [ok(json!({
         "apiVersion": "drover/v1", "subject": {"kind": "app", "name": "/web"}, "wanted": 2, "running": 0, "summary": "no node has 16G of memory free",
         "waiting": [{"request": "cpus 1, mem 16G", "count": 2, "since": V2, "nodes": [refused("n1"), refused("n2")]}],
     }))]);
     let (_dir, path) = file("web.json", r#"{"id": "/web", "cmd": "run", "instances": 2}"#);
-    run(&server, &["apps", "deploy", "-f", &path, "--timeout", "500ms"])
-        .expect(5, &["found no place within 500ms", "because: n1, n2: mem: 16G needed, 2G free\n", "try: drover why /web"]);
+    run(&server, &["apps", "deploy", "-f", &path, "--timeout", "500ms"]).expect(
+        5,
+        &["found no place within 500ms", "because: n1, n2: mem: 16384 MiB needed, 2048 MiB free\n", "try: drover why /web"],
+    );
     // The same asked directly: it does not run.
     let outcome = run(&server, &["why", "/web"]);
     outcome.expect(3, &[]);
     assert!(
-        outcome.out.contains("needs 2 × cpus 1, mem 16G") && outcome.out.contains("n1, n2  mem: 16G needed"),
+        outcome.out.contains("needs 2 × cpus 1, mem 16G") && outcome.out.contains("n1, n2  mem: 16384 MiB needed"),
         "{outcome:?}"
     );
 }
@@ -470,7 +473,7 @@ fn past_events_are_those_after_index_0() {
     let text = format!("event: resync\n\n{}{}", event(5, "node-changed"), event(6, "job-changed"));
     server.on("GET /drover/v1/events?follow=0", [Answer::stream(SSE, &[&text], End::Orderly)]);
     let outcome = run(&server, &["events", "--type", "node"]);
-    outcome.expect(0, &["not kept any more"]);
+    outcome.expect(0, &["older events are not kept any more"]);
     assert_eq!(outcome.out, "Nov 22 10:00:00 node-changed n1 up  (5)\n");
     assert_eq!(server.asked()[0].last_event_id.as_deref(), Some("0"));
 }
@@ -589,4 +592,31 @@ fn wrong_words_are_2_and_help_is_0() {
     assert!(help.out.contains("Examples:\n  drover apps deploy -f web.toml\n"), "{help:?}");
     let codes = finish(drover(&["exit-codes"]));
     assert!(codes.out.contains("\n 69  no leader"), "{codes:?}");
+}
+
+#[test]
+fn a_stale_read_says_so_and_a_write_does_not() {
+    let server = Server::start();
+    server.on("GET /drover/v1/masters?stale=1", [ok(json!({"apiVersion": "drover/v1", "term": 4, "masters": []}))]);
+    run(&server, &["masters", "list", "--stale"]).expect(0, &[]);
+    server.on("GET /drover/v1/tasks?node=n1&stale=1", [ok(json!({"apiVersion": "drover/v1", "tasks": []}))]);
+    let node = json!({"id": "a", "name": "n1", "state": "up", "resources": {}, "used": {}, "tasks": 0, "systemd": 252, "bootId": "b", "seenAgoMs": null});
+    server.on("GET /drover/v1/nodes?stale=1", [ok(json!({"apiVersion": "drover/v1", "nodes": [node]}))]);
+    run(&server, &["--stale", "tasks", "list", "--node", "n1"]).expect(0, &["No tasks."]);
+}
+
+#[test]
+fn a_job_with_children_is_not_deleted_by_accident() {
+    let server = Server::start();
+    let child = json!({"name": "report", "parents": ["etl"]});
+    server.on("GET /drover/v1/jobs/etl", [job(&[])]);
+    server.on("GET /drover/v1/jobs", [ok(json!({"apiVersion": "drover/v1", "jobs": [{"name": "etl"}, child]}))]);
+    server.on("DELETE /v1/scheduler/job/etl?children=inherit", [Answer::json(204, Value::Null)]);
+    run(&server, &["jobs", "delete", "etl", "-y"])
+        .expect(2, &["other jobs run after etl", "because: report", "--children inherit"]);
+    run(&server, &["jobs", "delete", "etl", "--children", "inherit"])
+        .expect(2, &["gives report its schedule needs to be confirmed"]);
+    let outcome = run(&server, &["jobs", "delete", "etl", "--children", "inherit", "-y"]);
+    outcome.expect(0, &[]);
+    assert_eq!(outcome.out, "○ etl  deleted\n");
 }

@@ -872,7 +872,7 @@ pub struct NodeRefusals {
 pub struct Refusal {
     /// What it is about, one word: `cpus`, `mem`, `disk`, `gpus`, `ports`, `constraint`, `role`, `unreachable`.
     pub kind: String,
-    /// For people: `16G needed, 11.2G free`.
+    /// For people, complete in itself: `mem: 16384 MiB needed, 11468 MiB free`.
     pub message: String,
 }
 
