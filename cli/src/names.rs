@@ -1,4 +1,5 @@
-//! Names as people type them: exact, else a prefix that only one thing has. What fits several is answered by the candidates.
+//! Names as people type them: exact, else a beginning that only one thing has, else (of apps) an end that only one has, `web` for
+//! `/shop/web`. What fits several is answered by the candidates.
 
 use crate::client::{Client, encode, own_code};
 use crate::exit::{Exit, Failure};
@@ -28,17 +29,28 @@ pub(crate) enum Target {
     Node(String),
 }
 
-/// Chooses the name that is `text`, or the only one that begins with it. `noun` is for the message, as in `app`.
+/// Chooses the name that is `text`, or the only one that begins with it, or the only path that ends with it. `noun` is for the
+/// message, as in `app`.
 fn choose<'a>(noun: &str, text: &str, names: impl Iterator<Item = &'a str> + Clone) -> Result<&'a str, Failure> {
     if let Some(exact) = names.clone().find(|name| *name == text) {
         return Ok(exact);
     }
-    let fitting: Vec<&str> = names.clone().filter(|name| name.starts_with(text)).collect();
+    let mut fitting: Vec<&str> = names.clone().filter(|name| name.starts_with(text)).collect();
+    if fitting.is_empty() {
+        fitting = names.clone().filter(|name| is_end_of_path(name, text)).collect();
+    }
     match fitting.as_slice() {
         [one] => Ok(one),
         [] => Err(not_found(noun, text, names)),
         several => Err(ambiguous(text, several.iter().map(|name| format!("{noun} {name}")))),
     }
+}
+
+/// Whether `/shop/web` ends in the whole segments `/web` (or `web`).
+fn is_end_of_path(name: &str, text: &str) -> bool {
+    let text = text.trim_start_matches('/');
+    let rest = name.strip_suffix(text).filter(|_| name.starts_with('/') && !text.is_empty());
+    rest.is_some_and(|rest| rest.ends_with('/'))
 }
 
 fn not_found<'a>(noun: &str, text: &str, names: impl Iterator<Item = &'a str>) -> Failure {
@@ -186,7 +198,12 @@ fn choose_any(text: &str, known: &[(String, Target)]) -> Result<Target, Failure>
             let all: Vec<_> = known.iter().filter(|(name, _)| name.starts_with(text)).collect();
             // `we` means app /web also while its tasks `web.…` run.
             let without_tasks: Vec<_> = all.iter().copied().filter(|(_, target)| !matches!(target, Target::Task(_))).collect();
-            if without_tasks.is_empty() { all } else { without_tasks }
+            let ends = || known.iter().filter(|(_, target)| matches!(target, Target::App(id) if is_end_of_path(id, text)));
+            match (without_tasks.is_empty(), all.is_empty()) {
+                (false, _) => without_tasks,
+                (true, false) => all,
+                (true, true) => ends().collect(),
+            }
         }
     };
     match fitting.as_slice() {
@@ -249,6 +266,9 @@ mod tests {
         assert_eq!(chosen("/sh", &names), Ok("/shop/api".into()));
         let failure = chosen("/we", &names).unwrap_err();
         assert_eq!((failure.exit, failure.because), (Exit::NotFound, vec!["app /web".to_owned(), "app /web2".to_owned()]));
+        assert_eq!(chosen("/api", &names), Ok("/shop/api".into()));
+        assert!(chosen("/pi", &names).is_err(), "an end is whole segments");
+        assert_eq!(chosen("/web", &["/a/web", "/b/web"]).unwrap_err().because.len(), 2);
     }
 
     #[test]
@@ -274,11 +294,13 @@ mod tests {
             ("web".to_owned(), Target::Job("web".into())),
             ("web.1".to_owned(), Target::Task("web.1".into())),
             ("etl".to_owned(), Target::Job("etl".into())),
+            ("shop/api".to_owned(), Target::App("/shop/api".into())),
         ];
+        assert_eq!(choose_any("api", &known), Ok(Target::App("/shop/api".into())));
         assert_eq!(choose_any("etl", &known), Ok(Target::Job("etl".into())));
         assert_eq!(choose_any("web.", &known), Ok(Target::Task("web.1".into())));
         assert_eq!(choose_any("web", &known).unwrap_err().because, ["app /web", "job web"]);
-        assert_eq!(choose_any("we", &known[2..]), Ok(Target::Task("web.1".into())));
+        assert_eq!(choose_any("we", &known[2..4]), Ok(Target::Task("web.1".into())));
         assert_eq!(choose_any("zzz", &known).unwrap_err().exit, Exit::NotFound);
     }
 

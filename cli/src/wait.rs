@@ -415,7 +415,8 @@ impl<'a> Waiting<'a> {
             let Ok(why) = self.session.client.read::<Why>(&format!("/drover/v1/why/apps{}", encode(app))).await else {
                 continue;
             };
-            let unplaced = why.waiting.iter().any(|waiting| waiting.held.is_none());
+            // After failures it waits for the end of its back-off, not for a place.
+            let unplaced = why.waiting.iter().any(|waiting| waiting.held.is_none() || self.failures.is_empty());
             if unplaced {
                 let mut failure = Failure::new(Exit::CannotPlace, format!("{app} found no place within {span}"));
                 failure.because = why::reasons(&why);
