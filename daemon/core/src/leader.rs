@@ -88,7 +88,7 @@ pub fn decide(state: &ClusterState, known: &Knowledge, now: Timestamp, new_id: &
     for (id, missing) in &scaling.missing {
         demands.add_app(&state.apps[id].app, *missing);
     }
-    for request in &runs.requests {
+    for request in runs.requests {
         demands.add_run(request);
     }
     let launches = demands.place(now, new_id);
@@ -144,7 +144,7 @@ struct Demand<'a> {
 
 enum Source<'a> {
     App(&'a App),
-    Run(&'a RunRequest),
+    Run(RunRequest<'a>),
 }
 
 struct Demands<'a> {
@@ -194,19 +194,19 @@ impl<'a> Demands<'a> {
         });
     }
 
-    fn add_run(&mut self, request: &'a RunRequest) {
-        let rules: Vec<Rule> = request.constraints.iter().map(Rule::new).collect();
+    fn add_run(&mut self, request: RunRequest<'a>) {
+        let rules: Vec<Rule> = request.job.constraints.iter().map(Rule::new).collect();
         let spread = Spread::new(&rules, self.state.agents.values().filter(|agent| agent.is_up()), std::iter::empty());
         self.list.push(Demand {
-            request: Request::Run(request.run.clone()),
+            request: Request::Run(request.run.id.clone()),
             source: Source::Run(request),
             framework: Framework { id: FrameworkId::jobs(), role: role_of_jobs() },
             needs: Needs {
-                scalars: request.spec.resources,
+                scalars: request.job.resources,
                 ports: Vec::new(),
                 constraints: rules,
                 accepted_roles: BTreeSet::new(),
-                systemd_min: sandbox::systemd_needed(&request.spec.properties),
+                systemd_min: sandbox::systemd_needed(&request.job.properties),
             },
             spread,
             left: 1,
@@ -268,7 +268,7 @@ impl<'a> Demands<'a> {
                         let spec = app_spec::task_spec(app, &task, &allocation.ports, &agent.info.host);
                         (task, spec)
                     }
-                    Source::Run(request) => (request.task.clone(), request.spec_on(&agent.info.host)),
+                    Source::Run(request) => (request.task(), request.spec_on(&agent.info.host)),
                 };
                 demand.left -= 1;
                 demand.spread.add(&demand.needs.constraints, agent);
@@ -293,7 +293,7 @@ impl<'a> Demands<'a> {
             });
             let job = match &demand.source {
                 Source::App(_) => None,
-                Source::Run(request) => Some(request.job.clone()),
+                Source::Run(request) => Some(request.job.name.clone()),
             };
             (demand.request.clone(), Waiting { agents: agents.collect(), ..Waiting::of(demand.left, job) })
         });

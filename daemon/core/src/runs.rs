@@ -20,7 +20,7 @@
 //! again after the job's delay, also when the agent was lost, until the retries are used up; then the run has failed. A finite
 //! schedule's job is disabled when its last run has succeeded.
 
-use crate::app::{Constraint, KILL_GRACE_DEFAULT};
+use crate::app::KILL_GRACE_DEFAULT;
 use crate::ids::{JobName, RunId, TaskId};
 use crate::job::{Cause, Job, RUNS_LIVE_MAX, Run, RunState, Trigger};
 use crate::schedule::Schedule;
@@ -35,11 +35,11 @@ mod tests;
 
 /// What is to be done about jobs.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct RunDecision {
+pub struct RunDecision<'a> {
     /// To propose, in this order.
     pub commands: Vec<Command>,
     /// Attempts that may be placed now, the most urgent first.
-    pub requests: Vec<RunRequest>,
+    pub requests: Vec<RunRequest<'a>>,
     /// Attempts that wait for their retry delay: which, of which job, until when.
     pub delayed: Vec<(RunId, JobName, Timestamp)>,
     /// Runs that wait until another run of their job is over.
@@ -48,50 +48,43 @@ pub struct RunDecision {
     pub wake_at: Option<Timestamp>,
 }
 
-/// An attempt that wants a place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunRequest {
-    /// The run.
-    pub run: RunId,
-    /// Its job.
-    pub job: JobName,
-    /// From 0.
-    pub attempt: u32,
-    /// The task it becomes.
-    pub task: TaskId,
-    /// What to run, but for what depends on the host.
-    pub spec: TaskSpec,
-    /// Where it may run.
-    pub constraints: Vec<Constraint>,
+/// An attempt that wants a place. Thousands may wait, so what to run is worked out for those only that get one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunRequest<'a> {
+    /// What needs, rules and rank it has.
+    pub job: &'a Job,
+    /// The run; its `attempt` is the one to place.
+    pub run: &'a Run,
 }
 
-impl RunRequest {
+impl RunRequest<'_> {
+    /// The task the attempt becomes.
+    pub fn task(&self) -> TaskId {
+        task_id(self.run)
+    }
+
     /// What to run on `host`.
     pub fn spec_on(&self, host: &str) -> TaskSpec {
-        let mut spec = self.spec.clone();
-        spec.env.insert("HOST".to_owned(), host.to_owned());
-        spec
+        task_spec(self.job, self.run, host)
     }
 }
 
 /// Decides about every job and run.
-pub fn decide(state: &ClusterState, now: Timestamp) -> RunDecision {
+pub fn decide(state: &ClusterState, now: Timestamp) -> RunDecision<'_> {
     let mut live: BTreeMap<&JobName, Vec<&Run>> = BTreeMap::new();
     for run in state.runs.values() {
         live.entry(&run.job).or_default().push(run);
     }
     let mut decision = RunDecision::default();
-    let mut open: Vec<(&Job, &Run)> = Vec::new();
     for (name, entry) in &state.jobs {
         let runs = live.get(name).map_or(&[][..], Vec::as_slice);
         for run in runs {
             decision.commands.extend(settle(entry, run, now));
         }
         decision.begin(entry, runs, now);
-        open.extend(decision.placeable(&entry.job, runs, now));
+        decision.place(&entry.job, runs, now);
     }
-    open.sort_by_key(|(job, run)| (Reverse(job.high_priority), run.queued_at, &run.id));
-    decision.requests = open.into_iter().map(|(job, run)| request(job, run)).collect();
+    decision.requests.sort_by_key(|open| (Reverse(open.job.high_priority), open.run.queued_at, &open.run.id));
     decision
 }
 
@@ -198,7 +191,7 @@ fn settle(entry: &JobEntry, run: &Run, now: Timestamp) -> Option<Command> {
     }
 }
 
-impl RunDecision {
+impl<'a> RunDecision<'a> {
     /// Begins the runs whose slot has come or whose parents have all succeeded, as far as the job may have more of them.
     fn begin(&mut self, entry: &JobEntry, live: &[&Run], now: Timestamp) {
         let JobEntry { job, record } = entry;
@@ -239,8 +232,8 @@ impl RunDecision {
         }
     }
 
-    /// The queued runs that may be placed now.
-    fn placeable<'a>(&mut self, job: &'a Job, live: &[&'a Run], now: Timestamp) -> Vec<(&'a Job, &'a Run)> {
+    /// Asks for a place for the queued runs that may be placed now.
+    fn place(&mut self, job: &'a Job, live: &[&'a Run], now: Timestamp) {
         let mut queued: Vec<&Run> = live.iter().copied().filter(|run| matches!(run.state, RunState::Queued { .. })).collect();
         if !job.concurrent {
             // A retry goes before a run that has not begun. Whoever comes first holds the others back.
@@ -249,7 +242,6 @@ impl RunDecision {
             let waiting = queued.split_off(if is_busy { 0 } else { 1.min(queued.len()) });
             self.behind.extend(waiting.iter().map(|run| (run.id.clone(), job.name.clone())));
         }
-        let mut open = Vec::new();
         for run in queued {
             match run.state {
                 _ if job.disabled && run.cause != Cause::Manual => {}
@@ -257,10 +249,9 @@ impl RunDecision {
                     self.delayed.push((run.id.clone(), job.name.clone(), not_before));
                     self.wake(not_before);
                 }
-                _ => open.push((job, run)),
+                _ => self.requests.push(RunRequest { job, run }),
             }
         }
-        open
     }
 
     fn wake(&mut self, at: Timestamp) {
@@ -302,31 +293,21 @@ fn unused_id<'a>(entry: &'a JobEntry, live: impl Iterator<Item = &'a Run>, time:
     ids.find(|id| !taken.contains(id)).expect("a job's runs are finite in number")
 }
 
-fn request(job: &Job, run: &Run) -> RunRequest {
-    let task = task_id(run);
-    RunRequest {
-        run: run.id.clone(),
-        job: job.name.clone(),
-        attempt: run.attempt,
-        spec: task_spec(job, run, &task),
-        task,
-        constraints: job.constraints.clone(),
-    }
-}
-
 /// The task of a run's present attempt.
 pub fn task_id(run: &Run) -> TaskId {
     let number = run.id.as_str().rsplit_once('@').and_then(|(_, number)| number.parse().ok());
     TaskId::of_run(&run.job, number.unwrap_or(run.slot.0), run.attempt)
 }
 
-/// What the run's present attempt executes, but for the host's name. The built-in variables win over the user's, as in Chronos.
-fn task_spec(job: &Job, run: &Run, task: &TaskId) -> TaskSpec {
+/// What the run's present attempt executes on `host`. The built-in variables win over the user's, as in Chronos.
+fn task_spec(job: &Job, run: &Run, host: &str) -> TaskSpec {
+    let task = task_id(run);
     let mib = |bytes: u64| format!("{:?}", bytes as f64 / f64::from(1 << 20));
     let mut env = job.env.clone();
     let mut set = |name: &str, value: String| env.insert(name.to_owned(), value);
     set("mesos_task_id", task.to_string());
     set("MESOS_TASK_ID", task.to_string());
+    set("HOST", host.to_owned());
     set("CHRONOS_JOB_OWNER", job.owner.clone());
     set("CHRONOS_JOB_NAME", job.name.to_string());
     set("CHRONOS_RESOURCE_CPU", format!("{:?}", job.resources.cpus_milli as f64 / 1000.0));

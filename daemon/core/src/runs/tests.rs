@@ -119,8 +119,7 @@ impl World {
     fn pass(&mut self, seconds: u64) {
         let until = self.now + Millis::from_secs(seconds);
         loop {
-            let decision = self.decide();
-            match decision.wake_at {
+            match self.decide() {
                 Some(wake) if wake <= until => self.now = wake,
                 _ => break,
             }
@@ -136,24 +135,15 @@ impl World {
     }
 
     /// Applies what is decided until nothing is left to decide, and places every attempt.
-    fn decide(&mut self) -> RunDecision {
+    fn decide(&mut self) -> Option<Timestamp> {
         for _ in 0..1000 {
-            let mut decision = decide(&self.state, self.now);
+            let decision = decide(&self.state, self.now);
             assert_eq!(decision, decide(&self.state.clone(), self.now), "a new leader decides the same");
-            if decision.commands.is_empty() && decision.requests.is_empty() {
-                return decision;
+            let commands = commands_of(&decision, self.now);
+            if commands.is_empty() {
+                return decision.wake_at;
             }
-            decision.commands.drain(..).for_each(|command| self.apply(command));
-            for request in decision.requests {
-                let launch = Launch {
-                    agent: AgentId::new("a1"),
-                    allocation: Allocation::default(),
-                    spec: request.spec_on("n1"),
-                    task: request.task,
-                };
-                // A run that was begun in the same decision may have changed what may be placed.
-                self.apply(Command::LaunchTask { launch: Box::new(launch), at: self.now });
-            }
+            commands.into_iter().for_each(|command| self.apply(command));
         }
         panic!("deciding does not come to rest");
     }
@@ -213,6 +203,16 @@ impl World {
         }
         told
     }
+}
+
+/// What is decided, with every attempt that asks for a place placed on the one agent.
+fn commands_of(decision: &RunDecision<'_>, now: Timestamp) -> Vec<Command> {
+    let launch = |request: &RunRequest<'_>| {
+        let (agent, spec) = (AgentId::new("a1"), request.spec_on("n1"));
+        let launch = Launch { agent, allocation: Allocation::default(), spec, task: request.task() };
+        Command::LaunchTask { launch: Box::new(launch), at: now }
+    };
+    decision.commands.iter().cloned().chain(decision.requests.iter().map(launch)).collect()
 }
 
 #[test]
@@ -591,8 +591,9 @@ fn urgent_runs_come_first() {
     let mut world = World::with(&[once("a", false), once("b", true), once("c", false)]);
     let decision = decide(&world.state, world.now);
     assert_eq!(decision.requests, [], "nothing is placed before it is begun");
-    decision.commands.into_iter().for_each(|command| world.apply(command));
-    let order: Vec<_> = decide(&world.state, world.now).requests.into_iter().map(|r| r.job.to_string()).collect();
+    let begin = decision.commands;
+    begin.into_iter().for_each(|command| world.apply(command));
+    let order: Vec<_> = decide(&world.state, world.now).requests.iter().map(|r| r.job.name.to_string()).collect();
     assert_eq!(order, ["b", "a", "c"]);
 }
 
@@ -605,10 +606,11 @@ fn what_a_task_is_told() {
     let command = manual_run(&world.state, &name("etl"), vec!["--day 21; rm".into()], world.now).unwrap();
     world.state.jobs.get_mut(&name("etl")).unwrap().record.next = None;
     world.apply(command);
-    let request = decide(&world.state, world.now).requests.remove(0);
+    let decision = decide(&world.state, world.now);
+    let request = decision.requests[0];
     let spec = request.spec_on("n7");
     assert_eq!(spec.program, Program::Shell("true --day 21 rm".into()));
-    assert_eq!(spec.owner, Owner::Run { job: name("etl"), run: request.run, attempt: 0 });
+    assert_eq!(spec.owner, Owner::Run { job: name("etl"), run: request.run.id.clone(), attempt: 0 });
     let expect = [
         ("CHRONOS_JOB_NAME", "etl"),
         ("CHRONOS_JOB_OWNER", "me@example.org"),
@@ -692,15 +694,11 @@ impl Trial {
     fn decide(&mut self) -> Option<Timestamp> {
         for _ in 0..10_000 {
             let decision = decide(&self.world.state, self.world.now);
-            if decision.commands.is_empty() && decision.requests.is_empty() {
+            let commands = commands_of(&decision, self.world.now);
+            if commands.is_empty() {
                 return decision.wake_at;
             }
-            decision.commands.iter().for_each(|command| self.submit(command));
-            for request in decision.requests {
-                let (agent, spec) = (AgentId::new("a1"), request.spec_on("n1"));
-                let launch = Launch { agent, allocation: Allocation::default(), spec, task: request.task };
-                self.submit(&Command::LaunchTask { launch: Box::new(launch), at: self.world.now });
-            }
+            commands.iter().for_each(|command| self.submit(command));
         }
         panic!("deciding does not come to rest");
     }
