@@ -185,8 +185,8 @@ struct ServicePorts<'a> {
     state: &'a ClusterState,
     /// Ports the edits ask for by number, so that none of them is given to another app of the same request.
     asked: BTreeSet<u16>,
-    /// The ports nobody has, lowest first. Made when the first is needed: most changes need none.
-    free: Option<std::vec::IntoIter<u16>>,
+    /// Which ports nobody has, and which of them come next. Made when the first is needed: most changes need none.
+    free: Option<(Vec<bool>, RangeInclusive<u16>)>,
 }
 
 impl<'a> ServicePorts<'a> {
@@ -214,13 +214,14 @@ impl<'a> ServicePorts<'a> {
     }
 
     fn next(&mut self) -> Option<u16> {
-        let free = self.free.get_or_insert_with(|| {
+        let (is_free, rest) = self.free.get_or_insert_with(|| {
+            let mut is_free = vec![true; usize::from(u16::MAX) + 1];
             let apps = self.state.apps.values().map(|record| &record.app);
-            let taken: BTreeSet<u16> = apps.flat_map(|app| app.ports.iter().map(|port| port.port)).collect();
-            let is_free = |port: &u16| !taken.contains(port) && !self.asked.contains(port);
-            SERVICE_PORTS.filter(is_free).collect::<Vec<u16>>().into_iter()
+            let taken = apps.flat_map(|app| app.ports.iter().map(|port| port.port));
+            taken.chain(self.asked.iter().copied()).for_each(|port| is_free[usize::from(port)] = false);
+            (is_free, SERVICE_PORTS)
         });
-        free.next()
+        rest.find(|port| is_free[usize::from(*port)])
     }
 }
 
