@@ -164,43 +164,44 @@ pub(crate) fn standing(job: &Job) -> Mark {
 
 /// The table of `jobs list`.
 fn table(jobs: &[&Job], wide: bool, style: Style, zone: &TimeZone, now: Timestamp) -> Table {
-    let mut headings = vec!["NEXT", "LEFT", "LAST", "PASSED", "RESULT", "JOB", "SCHEDULE"];
+    let mut headings = vec!["JOB", "ZONE", "SCHEDULE", "NEXT", "LEFT", "LAST", "RESULT", "DURATION", "OWNER"];
     if wide {
-        headings.extend(["ZONE", "DURATION", "OK", "FAILED", "OWNER"]);
+        headings.extend(["OK", "FAILED", "RUN", "NODE", "ABOUT"]);
     }
     let mut table = Table::new(&headings);
     for job in jobs {
+        let schedule = match (&job.schedule, job.parents.as_slice()) {
+            (Some(schedule), _) => schedule.clone(),
+            (None, []) => String::new(),
+            (None, parents) => format!("{} {}", parents.join(" + "), style.arrow()),
+        };
         let next = match (job.next, job.disabled) {
             (_, true) => "disabled".to_owned(),
             (Some(at), false) => text::instant(at, zone),
             (None, false) if !job.parents.is_empty() => format!("after {}", job.parents.join(", ")),
             (None, false) => String::new(),
         };
-        let left = job
-            .next
-            .filter(|_| !job.disabled)
-            .map(|at| text::span_short(at.millis() - now.as_millisecond()))
-            .unwrap_or_default();
+        let left = job.next.filter(|_| !job.disabled);
         let newest = job.live.last().or(job.last.as_ref());
-        let began = newest.map(|run| run.started_at.unwrap_or(run.queued_at));
+        let of_newest = |tell: &dyn Fn(&Run) -> String| newest.map(tell).unwrap_or_default();
         let mut cells = vec![
-            next,
-            left,
-            began.map(|at| text::instant(at, zone)).unwrap_or_default(),
-            began.map(|at| text::relative(at, now)).unwrap_or_default(),
-            newest.map(outcome).unwrap_or_default(),
             job.name.clone(),
-            job.schedule.clone().unwrap_or_else(|| {
-                if job.parents.is_empty() { String::new() } else { format!("{} {}", style.arrow(), job.parents.join(" + ")) }
-            }),
+            job.zone.clone().unwrap_or_default(),
+            schedule,
+            next,
+            left.map(|at| text::span_short(at.millis() - now.as_millisecond())).unwrap_or_default(),
+            of_newest(&|run| text::relative(run.started_at.unwrap_or(run.queued_at), now)),
+            of_newest(&outcome),
+            of_newest(&|run| duration(run, now)),
+            job.owner.clone(),
         ];
         if wide {
             cells.extend([
-                job.zone.clone().unwrap_or_default(),
-                job.last.as_ref().map(|run| duration(run, now)).unwrap_or_default(),
                 job.success_count.to_string(),
                 job.error_count.to_string(),
-                job.owner.clone(),
+                of_newest(&|run| run.id.clone()),
+                of_newest(&|run| run.node.clone().unwrap_or_default()),
+                job.description.clone(),
             ]);
         }
         table.row(Some(standing(job)), cells);
@@ -544,7 +545,7 @@ mod tests {
 
     fn jobs() -> Vec<Job> {
         serde_json::from_value(json!([
-            {"name": "billing-close", "schedule": "0 * * * *", "zone": "Europe/Berlin", "next": "2026-11-22T11:00:00.000Z", "last": run_of("billing-close", json!({}))},
+            {"name": "billing-close", "schedule": "0 * * * *", "zone": "Europe/Berlin", "owner": "anna", "next": "2026-11-22T11:00:00.000Z", "last": run_of("billing-close", json!({}))},
             {"name": "invoice-mail", "parents": ["billing-close"], "live": [run_of("invoice-mail", json!({"state": "active", "result": null, "endedAt": null}))]},
             {"name": "etl", "schedule": "R/2026-01-01T03:10:00Z/P1D", "next": "2026-11-23T03:10:00.000Z", "last": run_of("etl", json!({"result": "failed", "exitCode": 3, "attempt": 2}))},
             {"name": "off", "schedule": "R/2026-01-01T00:00:00Z/P1D", "disabled": true},
@@ -553,16 +554,16 @@ mod tests {
     }
 
     #[test]
-    fn the_list_reads_like_timers() {
+    fn the_list_says_what_comes_next() {
         let jobs = jobs();
         let sorted: Vec<&Job> = jobs.iter().collect();
         assert_eq!(
             table(&sorted, false, PLAIN, &TimeZone::UTC, now()).render(PLAIN, true),
-            "  NEXT                         LEFT  LAST                         PASSED     RESULT   JOB            SCHEDULE
-● Sun 2026-11-22 11:00:00 UTC  4min  Sun 2026-11-22 10:00:02 UTC  55min ago  ok       billing-close  0 * * * *
-↻ after billing-close          –     Sun 2026-11-22 10:00:02 UTC  55min ago  running  invoice-mail   → billing-close
-× Mon 2026-11-23 03:10:00 UTC  16h   Sun 2026-11-22 10:00:02 UTC  55min ago  exit 3   etl            R/2026-01-01T03:10:00Z/P1D
-○ disabled                     –     –                            –          –        off            R/2026-01-01T00:00:00Z/P1D
+            "  JOB            ZONE           SCHEDULE                    NEXT                         LEFT  LAST       RESULT   DURATION   OWNER
+● billing-close  Europe/Berlin  0 * * * *                   Sun 2026-11-22 11:00:00 UTC  4min  55min ago  ok       3.1s       anna
+↻ invoice-mail   –              billing-close →             after billing-close          –     55min ago  running  55min 58s  –
+× etl            –              R/2026-01-01T03:10:00Z/P1D  Mon 2026-11-23 03:10:00 UTC  16h   55min ago  exit 3   3.1s       –
+○ off            –              R/2026-01-01T00:00:00Z/P1D  disabled                     –     –          –        –          –
 "
         );
     }

@@ -127,6 +127,19 @@ pub(crate) async fn tail(session: &Session, key: &str, value: &str, lines: u64) 
     Ok(())
 }
 
+/// What a task said last, a line each; nothing if the journal cannot be had.
+pub(crate) async fn last_words(session: &Session, task: &str, lines: u64) -> Vec<String> {
+    let path = format!("/drover/v1/logs?task={}&lines={lines}", encode(task));
+    let Ok(mut stream) = session.client.open_lines(&path).await else { return Vec::new() };
+    let mut words = Vec::new();
+    while let Ok(Some(line)) = stream.next().await {
+        if let Ok(LogItem::Entry(entry)) = serde_json::from_str(&line) {
+            words.push(render(&entry, session.screen.err, &session.screen.zone, false).trim_end().to_owned());
+        }
+    }
+    words
+}
+
 struct Follower<'a> {
     session: &'a Session,
     args: &'a LogsArgs,

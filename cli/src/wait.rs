@@ -6,7 +6,7 @@ use crate::client::{EventStream, encode};
 use crate::exit::{Exit, Failure};
 use crate::names::short_task;
 use crate::screen::{Mark, Tint};
-use crate::{text, why};
+use crate::{logs, text, why};
 use drover_api::drover::{Event, EventType, Why};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +15,8 @@ use tokio::time::Instant;
 
 /// Failed tasks of the new version, none of it up, before it is given up as broken.
 const FAILURES_MAX: usize = 3;
+/// Lines shown of a program that keeps failing.
+const LAST_WORDS: u64 = 5;
 /// Between two looks when events say nothing.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Without progress for so long, the reason is asked for and told.
@@ -189,6 +191,7 @@ struct Waiting<'a> {
     known: BTreeMap<String, String>,
     wanted: BTreeMap<String, u64>,
     failures: BTreeMap<String, String>,
+    last_failed: Option<String>,
     failures_before: Option<BTreeSet<String>>,
 }
 
@@ -207,6 +210,7 @@ impl<'a> Waiting<'a> {
             known: BTreeMap::new(),
             wanted: BTreeMap::new(),
             failures: BTreeMap::new(),
+            last_failed: None,
             failures_before: None,
         }
     }
@@ -233,6 +237,7 @@ impl<'a> Waiting<'a> {
         }
         let mark = self.session.screen.err.mark(Mark::Bad);
         self.session.screen.say(&format!("{mark} {} failed on {what}", short_task(&task)));
+        self.last_failed = Some(task.clone());
         self.failures.insert(task, what);
         self.last_progress = Instant::now();
     }
@@ -271,7 +276,7 @@ impl<'a> Waiting<'a> {
         }
         let any_up = standings.values().flatten().any(|standing| !standing.fresh.is_empty());
         if self.failures.len() >= FAILURES_MAX && !any_up {
-            return Err(self.broken());
+            return Err(self.broken().await);
         }
         self.tell_why(&standings).await;
         Ok(false)
@@ -392,7 +397,13 @@ impl<'a> Waiting<'a> {
         self.with_failures(Failure::new(Exit::DeploymentFailed, what)).try_this(self.look_again())
     }
 
-    fn broken(&self) -> Failure {
+    /// Given up; with what the last of the failed ones said.
+    async fn broken(&self) -> Failure {
+        if let Some(task) = &self.last_failed {
+            for line in logs::last_words(self.session, task, LAST_WORDS).await {
+                self.session.screen.say(&format!("  {line}"));
+            }
+        }
         let failure = Failure::new(Exit::DeploymentFailed, format!("{} keeps failing", self.subject()));
         let failure = self.with_failures(failure).because("drover goes on trying, more and more slowly");
         match self.change.apps.as_slice() {

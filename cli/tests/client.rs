@@ -236,12 +236,14 @@ fn a_program_that_keeps_failing_is_6_with_what_it_said() {
         })
         .collect();
     server.on("GET /drover/v1/events", [Answer::stream(SSE, &[&events], End::Open)]);
+    server.on("GET /drover/v1/logs?task=web.3&lines=5", [Answer::stream(NDJSON, &[&line(1, "no such file")], End::Orderly)]);
     let (_dir, path) = file("web.json", r#"{"id": "/web", "cmd": "run", "instances": 2}"#);
     run(&server, &["apps", "deploy", "-f", &path]).expect(
         6,
         &[
             "error: /web keeps failing",
             "× web.1 failed on n1: exit 3",
+            "  Nov 22 10:00:00 n1 web.1[7]: no such file\n",
             "because: web.3 failed on n1: exit 3",
             "try: drover logs /web",
         ],
