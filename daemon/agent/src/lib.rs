@@ -1,1 +1,94 @@
-//! Being built.
+//! A drover agent: runs a node's tasks as units of its systemd and tells the leader what becomes of them.
+//!
+//! It supervises nothing: a task is a unit of PID 1, and the agent may stop, crash or be upgraded at any moment. What it did
+//! is in its ledger, what runs is in systemd, what is wanted comes from the leader; start-up and every later moment compare
+//! the three the same way ([`drover_core::unit::reconcile`]).
+//!
+//! Tasks, all started below [`run`] and ended by its token:
+//! * the driver ([`driver`]) owns the state. Its inputs: the session's channel (64), operations' ends (256), systemd's merged
+//!   changes (one entry a unit). When it is slow, the session stops reading and the leader notices.
+//! * the session ([`session`]) keeps the conversation with the leader. It is told statuses over a channel of 64 that the driver
+//!   waits for room in, without ceasing to do its other work.
+//! * an operation ([`operations`]) is one call to systemd or one question to the journal; 8 starts at once, 512 others.
+//! * a log stream ([`logs`]) is a blocking reader and a sender, at most 64.
+
+mod config;
+mod driver;
+mod facts;
+mod ledger;
+mod logs;
+mod operations;
+mod session;
+
+pub use config::{AgentConfig, Amounts};
+pub use drover_core::sandbox::Manager;
+
+use anyhow::Context;
+use driver::Driver;
+use drover_core::agent::AgentInfo;
+use drover_core::ids::AgentId;
+use drover_core::unit::NodeFacts;
+use drover_pki::{Credentials, Role};
+use drover_systemd::{Systemd, cgroup};
+use ledger::LedgerFile;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Between two tries to reach systemd at the start.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Runs an agent until `shutdown`; sets `ready` after its first reconciliation with systemd. Ending it ends no task.
+///
+/// # Errors
+/// The node has no identity as an agent, its ledger cannot be read or written, or the kernel does not say which boot this is.
+pub async fn run(config: AgentConfig, ready: watch::Sender<bool>, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let credentials = Credentials::load(&config.data_dir, Role::Agent).context("this node is no agent of a cluster")?;
+    let id = AgentId::new(credentials.identity.id.clone());
+    let ledger = LedgerFile::open(&config.data_dir.join("agent"), &id)?;
+    let Some(systemd) = find_systemd(config.manager, &shutdown).await else { return Ok(()) };
+    let facts = NodeFacts {
+        boot: facts::boot_id().context("the kernel does not tell its boot id")?,
+        systemd,
+        manager: config.manager,
+        task_slice: config.task_slice.clone(),
+        state_root: facts::state_root(config.manager, systemd)?,
+        enforces: cgroup::enforced_controllers(facts::manager_cgroup(config.manager).as_deref()),
+    };
+    let info = AgentInfo {
+        id,
+        host: config.name.clone(),
+        boot_id: facts.boot.clone(),
+        resources: facts::resources(&config),
+        attributes: config.attributes.clone(),
+        systemd,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        enforces: facts.enforces.clone(),
+    };
+    let known = ledger.get().tasks.len();
+    info!(agent_id = %info.id, host = info.host, systemd, enforces = ?info.enforces, known, "agent begins");
+    let ends = shutdown.child_token();
+    let session = session::start(credentials, config.masters.clone(), info.clone(), ends.clone());
+    let ended = Driver::new(ledger, facts, info, session, ready).run(shutdown).await;
+    ends.cancel();
+    ended
+}
+
+/// systemd's version, once it can be asked; `None` if that is not wanted any more.
+async fn find_systemd(manager: Manager, shutdown: &CancellationToken) -> Option<u32> {
+    loop {
+        let asked = async {
+            let (systemd, _changes) = Systemd::connect(manager).await?;
+            systemd.version().await
+        };
+        match asked.await {
+            Ok(version) => return Some(facts::leading_number(&version)),
+            Err(error) => warn!(error = &error as &dyn std::error::Error, "systemd cannot be asked yet"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RETRY) => {}
+            () = shutdown.cancelled() => return None,
+        }
+    }
+}

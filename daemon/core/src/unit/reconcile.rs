@@ -4,7 +4,7 @@ use super::ledger::{Ledger, LedgerTask, Phase};
 use super::name::{is_unit_of_a_task, unit_name};
 use super::observed::{ActiveState, Evidence, ObservedUnit};
 use super::plan::{NodeFacts, Occupancy, UnitPlan, plan};
-use super::status::{Verdict, status_of, status_of_vanished};
+use super::status::{StartRefusal, Verdict, start_refused, status_of, status_of_vanished};
 use crate::ids::TaskId;
 use crate::task::{Reason, TaskState, TaskStatus};
 use crate::time::Timestamp;
@@ -21,9 +21,11 @@ pub struct View<'a> {
     pub busy: &'a BTreeSet<String>,
     /// What the journal said of tasks asked about by [`UnitAction::Investigate`].
     pub evidence: &'a BTreeMap<TaskId, Evidence>,
-    /// Tasks that this process asked systemd to start and whose answer was lost with the bus. Asking again cannot start twice:
-    /// a unit that was made holds its name.
+    /// Tasks that this process asked systemd to start and whose answer was lost with the bus. They are asked for again once
+    /// neither systemd nor the journal knows of their unit.
     pub unanswered: &'a BTreeSet<TaskId>,
+    /// Tasks whose unit systemd would not make, and why.
+    pub refused: &'a BTreeMap<TaskId, StartRefusal>,
     /// The node.
     pub facts: &'a NodeFacts,
     /// Whether a leader has told the whole assignment since the agent runs. Before, an unknown unit may be wanted.
@@ -102,7 +104,7 @@ pub enum UnitAction {
 /// or only about the ledger.
 pub fn reconcile(view: &View<'_>) -> Vec<UnitAction> {
     let mut occupancy = Occupancy::new();
-    for unit in view.units.values().filter(|unit| unit.is_loaded) {
+    for unit in view.units.values().filter(|unit| unit.is_loaded || view.busy.contains(&unit.name)) {
         *occupancy.entry(unit.slice.clone()).or_default() += 1;
     }
     let mut actions = Vec::new();
@@ -218,15 +220,21 @@ impl Case<'_> {
                 self.settle(status_of(unit, &self.task.spec, self.task.end_wanted()), Some(unit), actions);
             }
             _ if self.is_busy => {}
+            _ if let Some(refusal) = self.view.refused.get(self.id) => {
+                actions.extend(self.report(&start_refused(refusal), None));
+            }
             Some(unit) if unit.is_loaded && !self.is_own(unit) => actions.extend(self.in_the_way()),
             Some(unit) if unit.is_loaded => {}
-            _ if self.view.unanswered.contains(self.id) => match self.task.end_wanted() {
-                Some(why) => {
-                    let verdict = Verdict::new(TaskState::Killed, Reason::KillRequested, why);
-                    actions.extend(self.report(&verdict, None));
+            // The same process asked, so it was no crash that hides how far it came: no trace means not started.
+            _ if self.view.unanswered.contains(self.id) && self.view.evidence.get(self.id) == Some(&Evidence::Nothing) => {
+                match self.task.end_wanted() {
+                    Some(why) => {
+                        let verdict = Verdict::new(TaskState::Killed, Reason::KillRequested, why);
+                        actions.extend(self.report(&verdict, None));
+                    }
+                    None => self.start("systemd's answer to its start was lost, and no such unit was made", occupancy, actions),
                 }
-                None => self.start("systemd's answer to its start was lost, and it has no such unit", occupancy, actions),
-            },
+            }
             _ => self.vanished(None, actions),
         }
     }

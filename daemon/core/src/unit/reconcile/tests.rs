@@ -91,6 +91,7 @@ struct Given {
     busy: Vec<&'static str>,
     evidence: Vec<(&'static str, Evidence)>,
     unanswered: Vec<&'static str>,
+    refused: Vec<(&'static str, StartRefusal)>,
     has_heard_leader: bool,
     boot: Option<&'static str>,
 }
@@ -105,6 +106,7 @@ impl Given {
             busy: &self.busy.iter().map(|name| unit_name(&id(name))).collect(),
             evidence: &self.evidence.into_iter().map(|(name, evidence)| (id(name), evidence)).collect(),
             unanswered: &self.unanswered.into_iter().map(id).collect(),
+            refused: &self.refused.into_iter().map(|(name, refusal)| (id(name), refusal)).collect(),
             facts: &facts(self.boot.unwrap_or("b1")),
             has_heard_leader: self.has_heard_leader,
             now: Timestamp(9),
@@ -246,8 +248,19 @@ fn a_vanished_unit_is_investigated_and_then_reported() {
     let before_the_call = vec![assigned(vec![wanted("a", None)]), starting("a")];
     Given { records: before_the_call.clone(), evidence: vec![("a", Evidence::Nothing)], ..Given::default() }
         .check(&["report a #1 Dropped UnitMissing"]);
-    Given { records: before_the_call, unanswered: vec!["a"], ..Given::default() }
+    Given { records: before_the_call.clone(), unanswered: vec!["a"], ..Given::default() }.check(&["investigate a None"]);
+    let nothing = vec![("a", Evidence::Nothing)];
+    Given { records: before_the_call, unanswered: vec!["a"], evidence: nothing, ..Given::default() }
         .check(&["start a in drover-apps-web.slice", "report a #1 Starting Normal"]);
+}
+
+#[test]
+fn what_systemd_refuses_is_reported() {
+    let records = || vec![assigned(vec![wanted("a", None)]), starting("a")];
+    let refused = StartRefusal::Description("no such property".into());
+    Given { records: records(), refused: vec![("a", refused)], ..Given::default() }.check(&["report a #1 Error BadUnit"]);
+    let refused = StartRefusal::Resources("out of memory".into());
+    Given { records: records(), refused: vec![("a", refused)], ..Given::default() }.check(&["report a #1 Failed Resources"]);
 }
 
 #[test]
@@ -274,6 +287,7 @@ fn many_starts_at_once_are_spread_over_slices() {
         busy: &BTreeSet::new(),
         evidence: &BTreeMap::new(),
         unanswered: &BTreeSet::new(),
+        refused: &BTreeMap::new(),
         facts: &facts("b1"),
         has_heard_leader: true,
         now: Timestamp(1),
@@ -369,6 +383,7 @@ impl Node {
             }
             Step::StopByHand(n) => {
                 if let Some(unit) = self.units.remove(&unit_name(&task(*n))) {
+                    self.journal.insert(unit.name, Evidence::Stopped);
                     self.journal.insert(unit.invocation.unwrap(), Evidence::Stopped);
                 }
             }
@@ -432,6 +447,7 @@ impl Node {
             busy: &BTreeSet::new(),
             evidence: &self.evidence,
             unanswered: &self.unanswered,
+            refused: &BTreeMap::new(),
             facts: &facts(&self.boot()),
             has_heard_leader: self.has_heard_leader,
             now: Timestamp(1),
@@ -441,11 +457,13 @@ impl Node {
             match action {
                 UnitAction::Start { task, plan, .. } => {
                     self.records.push(Record::Starting { task: task.clone(), boot: self.boot() });
+                    self.evidence.remove(task);
+                    self.unanswered.remove(task);
                     if !is_last || call_is_made {
                         self.start(task, &plan.name);
                     }
-                    // The answer is lost with the bus, not with the agent.
-                    if is_last && !call_is_made {
+                    // The answer is lost with the bus, not with the agent; whether the call arrived is not known.
+                    if is_last {
                         self.unanswered.insert(task.clone());
                     }
                 }
@@ -478,7 +496,8 @@ impl Node {
                     assert!(on_record.is_none_or(LedgerTask::has_ended), "an end was let go before it was on record");
                 }
                 UnitAction::Investigate { task, invocation, .. } => {
-                    let found = invocation.as_ref().and_then(|invocation| self.journal.get(invocation));
+                    let name = unit_name(task);
+                    let found = self.journal.get(invocation.as_ref().unwrap_or(&name));
                     self.evidence.insert(task.clone(), found.cloned().unwrap_or(Evidence::Nothing));
                 }
                 UnitAction::Forget { task, .. } => {

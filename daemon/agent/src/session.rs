@@ -1,0 +1,323 @@
+//! The agent's end of the conversation with the leader ([`drover_api::agent`]): finds the leader, keeps the session, finds
+//! the next one when it falls silent. Decides nothing about tasks: what the leader says goes to the driver, what the driver
+//! says goes to the leader, and what was said to a leader that is gone is lost: the driver says it again after the next
+//! [`FromLeader::Connected`].
+//!
+//! One task, started by the agent's `run`, ended by its token. Both channels are bounded; a driver that does not listen
+//! holds up the session, which then ends by the leader's silence rule and begins anew.
+
+use bytes::{Bytes, BytesMut};
+use drover_api::agent::{AgentMessage, LogLine, MasterMessage, NotLeading, PROTOCOL, SESSION_PATH, STREAMS_PATH};
+use drover_core::agent::AgentInfo;
+use drover_core::time::Millis;
+use drover_pki::Credentials;
+use drover_pki::client::{Body, ClientError, ClusterClient};
+use drover_pki::tls::Expect;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::{Request, Response, StatusCode};
+use std::collections::VecDeque;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+/// How long a master may take to answer at all.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// First and longest wait between two rounds over all masters.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// Until the leader has said otherwise.
+const HEARTBEAT_DEFAULT: Millis = Millis::from_secs(3);
+
+/// A leader that is silent for so many heartbeats is given up.
+const SILENT_HEARTBEATS: u32 = 3;
+
+/// Longest line a leader may send: an assignment of a few thousand tasks.
+const LINE_BYTES_MAX: usize = 64 << 20;
+
+/// What the driver learns from a leader.
+#[derive(Debug)]
+pub(crate) enum FromLeader {
+    /// A leader has admitted this agent. Messages sent from now on reach it; say the newest status of every task.
+    Connected,
+    /// Anything it says but pings.
+    Said(MasterMessage),
+    /// It is gone. Until the next [`FromLeader::Connected`] nothing reaches anybody.
+    Lost,
+}
+
+/// The session's ends for the driver.
+pub(crate) struct Handles {
+    /// What leaders say.
+    pub(crate) from_leader: mpsc::Receiver<FromLeader>,
+    /// What to say to the leader of the moment. To be used with `try_send`: nobody reads while there is no leader.
+    pub(crate) to_leader: mpsc::Sender<AgentMessage>,
+    /// What this agent says of itself, and the generation it holds; a change is told at once.
+    pub(crate) hello: watch::Sender<(AgentInfo, u64)>,
+    /// Opens streams to the leader of the moment.
+    pub(crate) streams: StreamOpener,
+}
+
+/// Starts the session task.
+pub(crate) fn start(credentials: Credentials, seeds: Vec<String>, info: AgentInfo, shutdown: CancellationToken) -> Handles {
+    let (to_driver, from_leader) = mpsc::channel(64);
+    let (to_leader, from_driver) = mpsc::channel(64);
+    let (hello, told_hello) = watch::channel((info, 0));
+    let (leader, leader_of_moment) = watch::channel(None);
+    let mut masters: Vec<String> = seeds;
+    for peer in &credentials.identity.peers {
+        if !masters.contains(peer) {
+            masters.push(peer.clone());
+        }
+    }
+    let session = Session { credentials, masters, to_driver, from_driver, hello: told_hello, leader };
+    tokio::spawn(async move {
+        tokio::select! {
+            () = session.run() => {}
+            () = shutdown.cancelled() => {}
+        }
+    });
+    Handles { from_leader, to_leader, hello, streams: StreamOpener { leader: leader_of_moment } }
+}
+
+/// Sends log lines to the leader on streams of their own.
+#[derive(Clone)]
+pub(crate) struct StreamOpener {
+    leader: watch::Receiver<Option<ClusterClient>>,
+}
+
+impl StreamOpener {
+    /// Sends `lines` as the stream that the leader called `name`, until they end or nobody reads them any more.
+    pub(crate) async fn send(&self, name: &str, lines: mpsc::Receiver<LogLine>) {
+        let Some(client) = self.leader.borrow().clone() else { return };
+        let body = futures_util::stream::unfold(lines, |mut lines| async {
+            let mut text = serde_json::to_vec(&lines.recv().await?).expect("plain data encodes");
+            text.push(b'\n');
+            Some((Ok(Frame::data(Bytes::from(text))), lines))
+        });
+        let request = Request::post(format!("{STREAMS_PATH}{name}")).body(StreamBody::new(body).boxed_unsync());
+        let request = request.expect("a uuid fits into a path");
+        if let Err(error) = client.send(request).await {
+            debug!(stream = name, %error, "log stream ended");
+        }
+    }
+
+    /// Until the leader of the moment is another one, or none.
+    pub(crate) async fn leader_changed(&self) {
+        // The session task holds the other end; when it is gone, so is the leader.
+        let _gone = self.leader.clone().changed().await;
+    }
+}
+
+struct Session {
+    credentials: Credentials,
+    masters: Vec<String>,
+    to_driver: mpsc::Sender<FromLeader>,
+    from_driver: mpsc::Receiver<AgentMessage>,
+    hello: watch::Receiver<(AgentInfo, u64)>,
+    leader: watch::Sender<Option<ClusterClient>>,
+}
+
+/// Why a master was left.
+#[derive(Debug, thiserror::Error)]
+enum Left {
+    #[error("it does not lead")]
+    NotLeading(Option<String>),
+    #[error("it does not answer")]
+    NoAnswer,
+    #[error(transparent)]
+    Unreachable(#[from] ClientError),
+    #[error("it answered {0}")]
+    Refused(StatusCode),
+    #[error("it said nothing for {0:?}")]
+    Silent(Duration),
+    #[error("it ended the session")]
+    Ended,
+    #[error("it sent a line that is no message")]
+    Malformed(#[source] serde_json::Error),
+    #[error("it sent a line of more than {LINE_BYTES_MAX} bytes")]
+    TooLong,
+    #[error("the driver has ended")]
+    NoDriver,
+}
+
+impl Session {
+    async fn run(mut self) {
+        let mut wait = RETRY.0;
+        loop {
+            let mut candidates: VecDeque<String> = self.masters.iter().cloned().collect();
+            let mut asked: Vec<String> = Vec::new();
+            let mut was_connected = false;
+            while let Some(master) = candidates.pop_front() {
+                if asked.contains(&master) {
+                    continue;
+                }
+                asked.push(master.clone());
+                let mut connected = false;
+                let left = self.converse(&master, &mut connected).await;
+                was_connected |= connected;
+                match &left {
+                    Left::NoDriver => return,
+                    Left::NotLeading(Some(leader)) if !asked.contains(leader) => candidates.push_front(leader.clone()),
+                    _ => {}
+                }
+                self.leader.send_replace(None);
+                if connected {
+                    warn!(master, why = %left, "the leader is lost, looking for another");
+                    if self.to_driver.send(FromLeader::Lost).await.is_err() {
+                        return;
+                    }
+                    // What led a moment ago is the least likely to lead now.
+                    self.masters.retain(|known| *known != master);
+                    self.masters.push(master);
+                    break;
+                }
+                debug!(master, why = %left, "no leader there");
+            }
+            wait = if was_connected { RETRY.0 } else { (wait * 2).min(RETRY.1) };
+            tokio::time::sleep(jittered(wait)).await;
+        }
+    }
+
+    /// Talks to one master for as long as it leads.
+    async fn converse(&mut self, master: &str, connected: &mut bool) -> Left {
+        match self.try_converse(master, connected).await {
+            Ok(never) => match never {},
+            Err(left) => left,
+        }
+    }
+
+    async fn try_converse(&mut self, master: &str, connected: &mut bool) -> Result<std::convert::Infallible, Left> {
+        let client = ClusterClient::new(&self.credentials, master, Expect::AnyMaster);
+        let (to_wire, wire) = mpsc::channel::<AgentMessage>(64);
+        let request = Request::post(SESSION_PATH).body(ndjson(wire)).expect("the path is a path");
+        say(&to_wire, self.greeting()).await?;
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.send(request)).await.map_err(|_| Left::NoAnswer)??;
+        let mut lines = self.accept(answer).await?;
+
+        let mut heartbeat = HEARTBEAT_DEFAULT;
+        let mut beat = ticks(heartbeat);
+        let mut heard = tokio::time::Instant::now();
+        loop {
+            let silence = Duration::from_millis(heartbeat.0) * SILENT_HEARTBEATS;
+            tokio::select! {
+                line = lines.next() => {
+                    heard = tokio::time::Instant::now();
+                    let message = serde_json::from_slice(&line?).map_err(Left::Malformed)?;
+                    match message {
+                        MasterMessage::Ping => {}
+                        MasterMessage::Welcome { heartbeat: interval, masters } => {
+                            *connected = true;
+                            heartbeat = interval;
+                            beat = ticks(heartbeat);
+                            info!(master, "connected to the leader");
+                            self.remember(master, masters);
+                            self.leader.send_replace(Some(client.clone()));
+                            self.tell_driver(FromLeader::Connected).await?;
+                        }
+                        other => self.tell_driver(FromLeader::Said(other)).await?,
+                    }
+                }
+                message = self.from_driver.recv() => {
+                    let message = message.ok_or(Left::NoDriver)?;
+                    // Before the welcome nobody listens; the driver says everything again after it.
+                    if *connected {
+                        say(&to_wire, message).await?;
+                    }
+                }
+                changed = self.hello.changed() => {
+                    changed.map_err(|_| Left::NoDriver)?;
+                    let greeting = self.greeting();
+                    say(&to_wire, greeting).await?;
+                }
+                _ = beat.tick() => say(&to_wire, AgentMessage::Heartbeat).await?,
+                () = tokio::time::sleep_until(heard + silence) => return Err(Left::Silent(silence)),
+            }
+        }
+    }
+
+    fn greeting(&mut self) -> AgentMessage {
+        let (info, generation) = self.hello.borrow_and_update().clone();
+        AgentMessage::Hello { protocol: PROTOCOL, info: Box::new(info), generation }
+    }
+
+    async fn accept(&self, answer: Response<Incoming>) -> Result<Lines, Left> {
+        match answer.status() {
+            StatusCode::OK => Ok(Lines { body: answer.into_body(), buffer: BytesMut::new() }),
+            StatusCode::MISDIRECTED_REQUEST => {
+                let body = answer.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+                Err(Left::NotLeading(serde_json::from_slice(&body).ok().and_then(|answer: NotLeading| answer.leader)))
+            }
+            status => Err(Left::Refused(status)),
+        }
+    }
+
+    /// The leader first, then every other master it knows, then those the configuration names.
+    fn remember(&mut self, leader: &str, masters: Vec<String>) {
+        let mut known = vec![leader.to_owned()];
+        for master in masters.into_iter().chain(std::mem::take(&mut self.masters)) {
+            if !known.contains(&master) {
+                known.push(master);
+            }
+        }
+        self.masters = known;
+    }
+
+    async fn tell_driver(&self, message: FromLeader) -> Result<(), Left> {
+        self.to_driver.send(message).await.map_err(|_| Left::NoDriver)
+    }
+}
+
+async fn say(to_wire: &mpsc::Sender<AgentMessage>, message: AgentMessage) -> Result<(), Left> {
+    to_wire.send(message).await.map_err(|_| Left::Ended)
+}
+
+fn ticks(every: Millis) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(Duration::from_millis(every.0.max(1)));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks
+}
+
+fn ndjson(messages: mpsc::Receiver<AgentMessage>) -> Body {
+    let lines = futures_util::stream::unfold(messages, |mut messages| async {
+        let mut line = serde_json::to_vec(&messages.recv().await?).expect("plain data encodes");
+        line.push(b'\n');
+        Some((Ok(Frame::data(Bytes::from(line))), messages))
+    });
+    StreamBody::new(lines).boxed_unsync()
+}
+
+/// Between half of `wait` and all of it, so that agents that lost the same leader do not all come back at once.
+fn jittered(wait: Duration) -> Duration {
+    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
+    wait / 2 + wait.mul_f64(f64::from(nanos % 1000) / 2000.0)
+}
+
+/// Splits the leader's side into lines. Cancel safe.
+struct Lines {
+    body: Incoming,
+    buffer: BytesMut,
+}
+
+impl Lines {
+    async fn next(&mut self) -> Result<Bytes, Left> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                return Ok(self.buffer.split_to(end + 1).freeze());
+            }
+            if self.buffer.len() > LINE_BYTES_MAX {
+                return Err(Left::TooLong);
+            }
+            match self.body.frame().await {
+                None | Some(Err(_)) => return Err(Left::Ended),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+            }
+        }
+    }
+}
