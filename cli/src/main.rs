@@ -44,6 +44,8 @@ mod token;
 
 mod cluster;
 
+mod generate;
+
 use clap::{Args, Parser, Subcommand};
 use client::Client;
 use exit::{Exit, Failure};
@@ -130,6 +132,11 @@ enum Command {
     Cluster(cluster::ClusterCommand),
     /// What the exit codes mean
     ExitCodes,
+    /// Completions for a shell
+    Completion(generate::CompletionArgs),
+    /// Man pages, one for each command
+    #[command(hide = true)]
+    ManPages(generate::ManPagesArgs),
 }
 
 /// What every command works with.
@@ -199,6 +206,8 @@ async fn run(cli: Cli, screen: Screen) -> Result<Exit, Failure> {
         Some(Command::Masters(command)) => masters::run(session, command).await,
         Some(Command::Token(command)) => token::run(session, command).await,
         Some(Command::Cluster(command)) => cluster::run(session, command),
+        Some(Command::Completion(args)) => generate::completion(session, &args),
+        Some(Command::ManPages(args)) => generate::man_pages(session, &args),
         Some(Command::ExitCodes) => {
             session.screen.print(&format!("{}\n", exit::TABLE))?;
             Ok(Exit::Ok)

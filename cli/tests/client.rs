@@ -622,3 +622,15 @@ fn a_job_with_children_is_not_deleted_by_accident() {
     outcome.expect(0, &[]);
     assert_eq!(outcome.out, "○ etl  deleted\n");
 }
+
+#[test]
+fn completions_and_man_pages_know_every_command() {
+    let bash = finish(drover(&["completion", "bash"]));
+    bash.expect(0, &[]);
+    assert!(bash.out.contains("rollback") && bash.out.contains("--no-block"), "{}", bash.out.len());
+    let dir = tempfile::tempdir().unwrap();
+    finish(drover(&["man-pages", dir.path().to_str().unwrap()])).expect(0, &["man pages are in"]);
+    let page = std::fs::read_to_string(dir.path().join("drover-apps-deploy.1")).unwrap();
+    assert!(page.contains("wait until they are up") && page.contains("drover apps deploy"), "{page}");
+    finish(drover(&["man-pages", "/nowhere"])).expect(1, &["cannot be written to /nowhere", "because: "]);
+}
