@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ClusterListener, Handler};
 use crate::clock;
-use crate::consensus::{Consensus, MemberRole, Settings, StartError};
+use crate::consensus::{Consensus, Member, MemberRole, Settings, StartError};
 
 /// Long enough for anything on a busy machine; nothing here should come near it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -76,13 +76,8 @@ impl Machine {
         let wish = Wish { data_dir: machine.data_dir.path(), role: Role::Master, name, advertise: Some(&advertise) };
         join(token, &through.address.to_string(), wish).await.unwrap();
         machine.start().await.unwrap();
-        soon("a new master becomes a voter", async {
-            let mut applied = machine.consensus().applied();
-            while !machine.consensus().members().iter().any(|m| m.name == name && m.role == MemberRole::Follower) {
-                applied.changed().await.unwrap();
-            }
-        })
-        .await;
+        let is_voter = |members: &[Member]| members.iter().any(|m| m.name == name && m.role == MemberRole::Follower);
+        soon("a new master becomes a voter", machine.consensus().members_are(is_voter)).await;
         machine
     }
 

@@ -1,5 +1,6 @@
 //! Who leads, whether that is still so, and whether consensus goes on at all.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use openraft::error::{CheckIsLeaderError, RaftError};
@@ -7,9 +8,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Master;
+use super::network::Network;
 use super::propose::leader_of;
-use super::types::{Fatal, Raft};
+use super::types::{Fatal, MasterNode, Raft};
+use super::{Master, Settings};
+
+type ServerMetrics = openraft::metrics::RaftServerMetrics<u64, MasterNode>;
 
 /// Callers that may wait for a confirmation; further ones wait for a place.
 const WAITING_MAX: usize = 1024;
@@ -21,7 +25,7 @@ pub struct Leadership {
     pub term: u64,
     /// Who. A leader is named once its state holds everything its predecessors acknowledged.
     pub leader: Option<Master>,
-    /// Whether it is this master.
+    /// Whether it is this master, and a majority follows it.
     pub is_me: bool,
 }
 
@@ -42,65 +46,87 @@ pub enum ConfirmError {
 /// Starts the task that watches who leads.
 pub(super) fn watch(
     raft: &Raft,
-    me: u64,
-    retry: Duration,
+    network: &Network,
+    settings: &Settings,
     tracker: &TaskTracker,
     stop: CancellationToken,
 ) -> watch::Receiver<Leadership> {
     let (tell, told) = watch::channel(Leadership::default());
-    let raft = raft.clone();
+    let watcher = Watcher { raft: raft.clone(), network: network.clone(), settings: *settings, tell };
     tracker.spawn(async move {
         tokio::select! {
-            () = follow_metrics(raft, me, retry, &tell) => {}
+            () = watcher.run() => {}
             () = stop.cancelled() => {}
         }
         // Whoever leads from here on, it is not this master.
-        tell.send_modify(|leadership| *leadership = Leadership { term: leadership.term, ..Leadership::default() });
+        let over = |known: &mut Leadership| *known = Leadership { term: known.term, ..Leadership::default() };
+        watcher.tell.send_modify(over);
     });
     told
 }
 
-async fn follow_metrics(raft: Raft, me: u64, retry: Duration, tell: &watch::Sender<Leadership>) {
-    let mut metrics = raft.server_metrics();
-    loop {
-        let (term, leader) = {
-            let known = metrics.borrow_and_update();
-            let node = |id: &u64| known.membership_config.membership().get_node(id).cloned();
+/// ```text
+/// another leads ◄──► nobody leads ◄──► openraft says: I do ──majority confirms, caught up──► this master leads
+///                                              ▲                                                  │
+///                                              └──────────── a majority fell silent ◄─────────────┘
+/// ```
+/// openraft 0.9 lets a leader without a majority go on calling itself one. It could decide nothing, but agents
+/// would stay with it, and the true leader would give them up.
+struct Watcher {
+    raft: Raft,
+    network: Network,
+    settings: Settings,
+    tell: watch::Sender<Leadership>,
+}
+
+impl Watcher {
+    async fn run(&self) {
+        let mut metrics = self.raft.server_metrics();
+        loop {
+            let known = metrics.borrow_and_update().clone();
+            let term = known.vote.leader_id().term;
             let leader = known.current_leader.and_then(|id| {
-                let node = node(&id)?;
+                let node = known.membership_config.membership().get_node(&id)?.clone();
                 Some(Master { id, name: node.name, address: node.address })
             });
-            (known.vote.leader_id().term, leader)
-        };
-        let now = match leader {
-            Some(leader) if leader.id != me => Leadership { term, leader: Some(leader), is_me: false },
-            Some(leader) => {
-                let confirmed = { tell.borrow().is_me && tell.borrow().term == term };
-                if !confirmed {
-                    publish(tell, Leadership { term, leader: None, is_me: false });
-                    tokio::select! {
-                        caught_up = raft.ensure_linearizable() => if caught_up.is_err() {
-                            // No majority answers, or the leadership is lost; the latter shows in the metrics.
-                            tokio::select! {
-                                () = tokio::time::sleep(retry) => {}
-                                changed = metrics.changed() => if changed.is_err() { return },
-                            }
-                            continue;
-                        },
-                        changed = metrics.changed() => {
-                            if changed.is_err() { return }
-                            continue;
-                        }
-                    }
+            let is_me = leader.as_ref().is_some_and(|leader| leader.id == known.id);
+            if is_me && !self.is_confirmed(&known) {
+                publish(&self.tell, Leadership { term, leader: None, is_me: false });
+                tokio::select! {
+                    confirmed = self.confirm() => if !confirmed { continue },
+                    changed = metrics.changed() => match changed {
+                        Ok(()) => continue,
+                        Err(_) => return,
+                    },
                 }
-                Leadership { term, leader: Some(leader), is_me: true }
             }
-            None => Leadership { term, leader: None, is_me: false },
-        };
-        publish(tell, now);
-        if metrics.changed().await.is_err() {
-            return;
+            publish(&self.tell, Leadership { term, leader, is_me });
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(self.settings.heartbeat_interval), if is_me => {}
+            }
         }
+    }
+
+    fn is_confirmed(&self, known: &ServerMetrics) -> bool {
+        let was = self.tell.borrow().clone();
+        was.is_me && was.term == known.vote.leader_id().term && self.majority_answers(known)
+    }
+
+    fn majority_answers(&self, known: &ServerMetrics) -> bool {
+        let silence = self.settings.election_timeout * 2;
+        let answers = |id: &u64| *id == known.id || self.network.answered(*id).is_some_and(|at| at.elapsed() < silence);
+        let is_majority = |voters: &BTreeSet<u64>| voters.iter().filter(|id| answers(id)).count() * 2 > voters.len();
+        known.membership_config.membership().get_joint_config().iter().all(is_majority)
+    }
+
+    /// Waits until a majority agrees and everything it acknowledged is applied here. If it does not, a little later.
+    async fn confirm(&self) -> bool {
+        if self.raft.ensure_linearizable().await.is_ok() {
+            return true;
+        }
+        tokio::time::sleep(self.settings.heartbeat_interval).await;
+        false
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) const MEMBERS_PATH: &str = "/cluster/v1/members";
 /// How long one change of the membership may take: a new master has to catch up within it.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(120);
 
-/// Between two rounds through the masters known, when none of them took the announcement.
+/// Between two announcements. One that was taken shows in the membership by then.
 const ANNOUNCE_PAUSE: Duration = Duration::from_secs(1);
 
 const ANSWER_LIMIT: usize = 64 << 10;
@@ -89,7 +89,7 @@ pub enum MembershipError {
         /// How many of them answer.
         answering: usize,
     },
-    /// Another change is under way.
+    /// Another change is under way, begun by another leader or not finished by this one.
     #[error("another change of the masters is under way: try again in a moment")]
     Busy,
     /// It did not happen in time.
@@ -147,6 +147,19 @@ impl Consensus {
         members
     }
 
+    /// Waits until the members are as wanted, and no change of them is half done.
+    #[cfg(test)]
+    pub(crate) async fn members_are(&self, wanted: impl Fn(&[Member]) -> bool) {
+        let mut metrics = self.inner.raft.metrics();
+        loop {
+            let is_joint = metrics.borrow_and_update().membership_config.membership().is_in_joint_consensus();
+            if !is_joint && wanted(&self.members()) {
+                return;
+            }
+            metrics.changed().await.expect("the core runs");
+        }
+    }
+
     /// Makes a master a voter, in as many steps as are missing. Only the leader can. Repeating it is harmless; a
     /// member that moved gets its new address.
     pub async fn add_master(&self, id: u64, name: &str, address: &str) -> Result<(), MembershipError> {
@@ -159,7 +172,10 @@ impl Consensus {
     }
 
     async fn one_at_a_time(&self, change: impl Future<Output = Result<(), MembershipError>>) -> Result<(), MembershipError> {
-        let Ok(_turn) = self.inner.membership.try_lock() else { return Err(MembershipError::Busy) };
+        let change = async {
+            let _turn = self.inner.membership.lock().await;
+            change.await
+        };
         let late = || MembershipError::Unavailable("the masters did not agree on it in time".to_owned());
         tokio::time::timeout(CHANGE_PATIENCE, change).await.map_err(|_| late())?
     }
@@ -238,7 +254,6 @@ impl Consensus {
     /// Makes sure that this master is a member, by asking the others until it is. Returns when it is, or when it
     /// never will be. To be started once the cluster listener listens: the leader will want to catch this master up.
     pub(crate) async fn announce(&self) {
-        let mut metrics = self.inner.raft.server_metrics();
         loop {
             match self.standing() {
                 Standing::Voter => return,
@@ -249,7 +264,7 @@ impl Consensus {
                 Standing::New => {}
             }
             let Master { id, name, address } = &self.inner.me;
-            if metrics.borrow_and_update().current_leader == Some(*id) {
+            if self.inner.raft.metrics().borrow().current_leader == Some(*id) {
                 if let Err(error) = self.add_master(*id, name, address).await {
                     tracing::debug!(%error, "the leader cannot change its own address yet");
                 }
@@ -261,7 +276,6 @@ impl Consensus {
                 }
             }
             tokio::select! {
-                changed = metrics.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(ANNOUNCE_PAUSE) => {}
                 () = self.inner.stop.cancelled() => return,
             }

@@ -218,7 +218,7 @@ impl Consensus {
         let tracker = TaskTracker::new();
         let proposer = Proposer::start(raft.clone(), &tracker, stop.clone());
         let confirmer = Confirmer::start(raft.clone(), settings.election_timeout * 2, &tracker, stop.clone());
-        let leadership = leadership::watch(&raft, id, settings.heartbeat_interval, &tracker, stop.clone());
+        let leadership = leadership::watch(&raft, &network, &settings, &tracker, stop.clone());
         let fatal = leadership::watch_fatal(&raft, &tracker, stop.clone());
         leadership::warn_if_removed(network.removed(), &tracker, stop.clone());
         let inner = Inner {
