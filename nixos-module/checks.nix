@@ -25,10 +25,12 @@ let
   named = name: ./scenarios + "/${name}";
 
   failedAssertions =
-    system: map (entry: entry.message) (lib.filter (entry: !entry.assertion) system.config.assertions);
+    system:
+    map (entry: entry.message) (lib.filter (entry: !entry.assertion) system.config.assertions);
 
   # Forces the evaluation of the whole system without making its build a part of the check.
-  evaluated = system: builtins.unsafeDiscardStringContext system.config.system.build.toplevel.drvPath;
+  evaluated =
+    system: builtins.unsafeDiscardStringContext system.config.system.build.toplevel.drvPath;
 
   directives =
     file:
@@ -53,7 +55,9 @@ let
       shipped = lib.filter (unit: builtins.pathExists (../units + "/${unit}")) (
         lib.attrNames system.config.systemd.units
       );
-      missing = lib.concatMap (unit: map (line: "${unit}: ${line}") (missingDirectives system unit)) shipped;
+      missing = lib.concatMap (
+        unit: map (line: "${unit}: ${line}") (missingDirectives system unit)
+      ) shipped;
     in
     if missing != [ ] then
       throw "${name}: directives of units/ that the machine does not have:\n${lib.concatLines missing}"

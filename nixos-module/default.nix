@@ -26,7 +26,8 @@ let
   hostOf = address: lib.concatStringsSep ":" (lib.init (lib.splitString ":" address));
   portOf = address: lib.toIntBase10 (lib.last (lib.splitString ":" address));
   isLoopback =
-    address: hostOf address == "localhost" || hostOf address == "[::1]" || lib.hasPrefix "127." address;
+    address:
+    hostOf address == "localhost" || hostOf address == "[::1]" || lib.hasPrefix "127." address;
   listenAddress = types.strMatching ".+:[0-9]+" // {
     description = "address and port, written host:port";
   };
@@ -420,7 +421,9 @@ in
 
         networking.firewall.allowedTCPPorts = lib.mkIf cfg.openFirewall (
           [ (portOf cfg.settings.master.cluster_listen) ]
-          ++ lib.optional (!isLoopback cfg.settings.master.api_listen) (portOf cfg.settings.master.api_listen)
+          ++ lib.optional (!isLoopback cfg.settings.master.api_listen) (
+            portOf cfg.settings.master.api_listen
+          )
         );
       })
 
@@ -447,7 +450,10 @@ in
       (lib.mkIf cfg.master.clusterInit {
         systemd.services.droverd-cluster-init = bootstrap {
           role = "master";
-          daemons = [ "droverd-master.service" ] ++ lib.optional cfg.agent.enable "droverd-agent.service";
+          daemons = [
+            "droverd-master.service"
+          ]
+          ++ lib.optional cfg.agent.enable "droverd-agent.service";
           description = "Founding of a drover cluster by this machine";
           serviceConfig.ExecStart = "${drover} cluster init ${
             utils.escapeSystemdExecArgs (identityArguments "master" ++ lib.optional cfg.agent.enable "--agent")
@@ -455,9 +461,13 @@ in
         };
       })
 
-      (lib.mkIf (cfg.master.join != null) { systemd.services.droverd-join-master = joinUnit "master"; })
+      (lib.mkIf (cfg.master.join != null) {
+        systemd.services.droverd-join-master = joinUnit "master";
+      })
 
-      (lib.mkIf (cfg.agent.join != null) { systemd.services.droverd-join-agent = joinUnit "agent"; })
+      (lib.mkIf (cfg.agent.join != null) {
+        systemd.services.droverd-join-agent = joinUnit "agent";
+      })
     ]
   );
 

@@ -34,7 +34,8 @@ rustPlatform.buildRustPackage {
     for unit in units/*.service units/*.slice; do
       install -D -m 644 "$unit" -t $out/lib/systemd/system
     done
-    substituteInPlace $out/lib/systemd/system/*.service --replace-fail /usr/bin/droverd $out/bin/droverd
+    substituteInPlace $out/lib/systemd/system/*.service \
+      --replace-fail /usr/bin/droverd $out/bin/droverd
     install -D -m 644 units/sysusers.d/*.conf -t $out/lib/sysusers.d
     install -D -m 644 units/tmpfiles.d/*.conf -t $out/lib/tmpfiles.d
   '';

@@ -30,7 +30,9 @@ let
     if !lib.hasPrefix "# nodes: " first || lib.any (word: pair word == null) words then
       throw "${toString file}: the first line must be like `# nodes: masters=3 agents=3 vm=false`"
     else
-      lib.listToAttrs (map (word: lib.nameValuePair (lib.elemAt (pair word) 0) (lib.elemAt (pair word) 1)) words);
+      lib.listToAttrs (
+        map (word: lib.nameValuePair (lib.elemAt (pair word) 0) (lib.elemAt (pair word) 1)) words
+      );
 
   shapeOf =
     file:
@@ -50,6 +52,8 @@ let
       isStandalone = agentCount == 0;
     };
 
+  indexOf = wanted: lib.lists.findFirstIndex (each: each == wanted) 0;
+
   # A node as the story expects it: roles and settings in place, an identity still to be made.
   nodeOf =
     shape: name:
@@ -65,8 +69,7 @@ let
           master = masterSettings;
           agent = agentSettings // {
             masters = map (master: "${master}:7071") shape.masters;
-            attributes.rack =
-              if lib.mod (lib.lists.findFirstIndex (agent: agent == name) 0 shape.agents) 2 == 0 then "a" else "b";
+            attributes.rack = if lib.mod (indexOf name shape.agents) 2 == 0 then "a" else "b";
           };
         };
       };
@@ -123,12 +126,17 @@ let
   filesOf =
     directory: pattern:
     map (name: directory + "/${name}") (
-      lib.filter (name: builtins.match pattern name != null) (lib.attrNames (builtins.readDir directory))
+      lib.filter (name: builtins.match pattern name != null) (
+        lib.attrNames (builtins.readDir directory)
+      )
     );
   scenarios = filesOf ./scenarios ".*\\.py";
-  named = suffix: make: file: lib.nameValuePair "vm-${lib.removeSuffix suffix (baseNameOf file)}" (make file);
+  nixosTest = file: runTest (import file { inherit prelude; });
+  named =
+    suffix: make: file:
+    lib.nameValuePair "vm-${lib.removeSuffix suffix (baseNameOf file)}" (make file);
 in
 lib.listToAttrs (
   map (named ".py" scenarioTest) scenarios
-  ++ map (named ".nix" (file: runTest (import file { inherit prelude; }))) (filesOf ./. "nixos-.*\\.nix")
+  ++ map (named ".nix" nixosTest) (filesOf ./. "nixos-.*\\.nix")
 )
