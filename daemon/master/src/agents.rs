@@ -31,7 +31,7 @@ const TO_AGENT_MAX: usize = 256;
 const LINE_BYTES_MAX: usize = 16 << 20;
 
 /// Who is connected to this leader.
-pub struct Agents {
+pub(crate) struct Agents {
     contacts: Mutex<BTreeMap<AgentId, Contact>>,
     /// Changes when an agent is heard of that was not known to be there: the leader should look at once.
     heard_of: watch::Sender<u64>,
@@ -58,7 +58,7 @@ impl Agents {
     }
 
     /// When each agent was last heard from.
-    pub fn heard(&self) -> BTreeMap<AgentId, Timestamp> {
+    pub(crate) fn heard(&self) -> BTreeMap<AgentId, Timestamp> {
         self.lock().iter().map(|(id, contact)| (id.clone(), contact.heard)).collect()
     }
 

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 
 /// Shared between the leader loop, which writes it, and the HTTP handlers, which read it.
 #[derive(Debug, Default)]
-pub struct Board {
+pub(crate) struct Board {
     waiting: Mutex<Arc<BTreeMap<Request, Waiting>>>,
 }
 
 impl Board {
     /// Requests without a place, as of the last decision.
-    pub fn waiting(&self) -> Arc<BTreeMap<Request, Waiting>> {
+    pub(crate) fn waiting(&self) -> Arc<BTreeMap<Request, Waiting>> {
         Arc::clone(&self.waiting.lock().expect("nobody panics while holding the board"))
     }
 

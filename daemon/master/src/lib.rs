@@ -14,7 +14,7 @@
 //! acknowledged is on disk.
 
 mod config;
-//mod run;
+mod run;
 
 pub mod consensus;
 
@@ -22,8 +22,9 @@ mod agents;
 mod api_listener;
 mod board;
 mod clock;
+mod cluster_listener;
 mod http;
 mod leader_loop;
 
 pub use config::{Limits, MasterConfig};
-//pub use run::run;
+pub use run::run;
