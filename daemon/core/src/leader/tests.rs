@@ -67,7 +67,7 @@ impl Sim {
             enforces: BTreeSet::new(),
         };
         self.running.entry(info.id.clone()).or_default();
-        self.apply(Command::AdmitAgent { info: Box::new(info), at: self.now });
+        assert_eq!(self.apply(Command::AdmitAgent { info: Box::new(info), at: self.now }).result, Ok(()));
     }
 
     fn apply(&mut self, command: Command) -> Applied {

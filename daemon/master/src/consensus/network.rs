@@ -73,7 +73,7 @@ struct Shared {
     me: u64,
     credentials: Credentials,
     peers: Mutex<BTreeMap<u64, Arc<Peer>>>,
-    /// Another master said that this one is not a member.
+    /// This master is not a member any more.
     removed: watch::Sender<bool>,
 }
 
@@ -114,9 +114,14 @@ impl Network {
         peers.get(&id).and_then(|peer| peer.health().answered)
     }
 
-    /// Whether another master said that this one was removed.
+    /// Whether this master was removed, by its own log or by what another master said.
     pub(super) fn removed(&self) -> watch::Receiver<bool> {
         self.shared.removed.subscribe()
+    }
+
+    /// This master found out by itself that it was removed.
+    pub(super) fn tell_removed(&self) {
+        self.shared.removed.send_if_modified(|removed| !std::mem::replace(removed, true));
     }
 
     fn peer(&self, id: u64, node: &MasterNode) -> Arc<Peer> {
@@ -203,7 +208,7 @@ impl Peer {
         let is_suspect = {
             let mut health = self.health();
             health.timeouts += 1;
-            health.timeouts % TIMEOUTS_TO_RECONNECT == 0
+            health.timeouts.is_multiple_of(TIMEOUTS_TO_RECONNECT)
         };
         if is_suspect {
             self.report_lost(&ClientError::Timeout { address: self.node.address.clone() });
