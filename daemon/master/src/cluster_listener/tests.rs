@@ -193,7 +193,7 @@ async fn a_token_lets_in_as_often_and_as_long_as_it_says() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let refused = |result: Result<Credentials, JoinError>, why: &str| {
-        let error = result.err().expect("must be refused").to_string();
+        let error = result.expect_err("must be refused").to_string();
         assert!(error.contains(why), "{error}");
     };
 

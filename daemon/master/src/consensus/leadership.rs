@@ -1,6 +1,7 @@
 //! Who leads, whether that is still so, and whether consensus goes on at all.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use openraft::error::{CheckIsLeaderError, RaftError};
@@ -8,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::files::{self, Owner, StoreError};
 use super::network::Network;
 use super::propose::leader_of;
 use super::types::{Fatal, MasterNode, Raft};
@@ -48,11 +50,13 @@ pub(super) fn watch(
     raft: &Raft,
     network: &Network,
     settings: &Settings,
+    joined: JoinedMark,
     tracker: &TaskTracker,
     stop: CancellationToken,
 ) -> watch::Receiver<Leadership> {
     let (tell, told) = watch::channel(Leadership::default());
     let watcher = Watcher { raft: raft.clone(), network: network.clone(), settings: *settings, tell };
+    tracker.spawn(watch_membership(raft.clone(), network.clone(), joined, stop.clone()));
     tracker.spawn(async move {
         tokio::select! {
             () = watcher.run() => {}
@@ -130,6 +134,63 @@ impl Watcher {
     }
 }
 
+/// Notices that this master became a voter, and that it was removed. A new master sees memberships without itself
+/// while it catches up, so the first has to be remembered to tell the second.
+async fn watch_membership(raft: Raft, network: Network, joined: JoinedMark, stop: CancellationToken) {
+    let mut is_joined = joined.is_set();
+    let mut metrics = raft.metrics();
+    loop {
+        let (is_voter, is_member) = {
+            let known = metrics.borrow_and_update();
+            let membership = &known.membership_config;
+            let is_committed = *membership.log_id() <= known.last_applied;
+            let is_voter = is_committed && membership.voter_ids().any(|id| id == known.id);
+            (is_voter, !is_committed || membership.nodes().any(|(id, _)| *id == known.id))
+        };
+        if is_voter && !is_joined {
+            is_joined = true;
+            let mark = joined.clone();
+            // Without the mark nothing worse happens than that a later removal is noticed from the others only.
+            match tokio::task::spawn_blocking(move || mark.set()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot note that this master is a voter, ignoring"
+                ),
+                Err(error) => tracing::warn!(%error, "cannot note that this master is a voter, ignoring"),
+            }
+        }
+        if is_joined && !is_member {
+            network.tell_removed();
+        }
+        tokio::select! {
+            changed = metrics.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// The file that says that this master was a voter once.
+#[derive(Debug, Clone)]
+pub(super) struct JoinedMark {
+    path: PathBuf,
+    owner: Owner,
+}
+
+impl JoinedMark {
+    pub(super) fn new(dir: &Path, owner: Owner) -> Self {
+        Self { path: dir.join("joined"), owner }
+    }
+
+    fn is_set(&self) -> bool {
+        self.path.exists()
+    }
+
+    fn set(&self) -> Result<(), StoreError> {
+        files::write_sealed(&self.path, "joined mark", self.owner, b"")
+    }
+}
+
 fn publish(tell: &watch::Sender<Leadership>, now: Leadership) {
     let changed = tell.send_if_modified(|known| {
         let changed = *known != now;
@@ -182,8 +243,8 @@ pub(super) fn warn_if_removed(mut removed: watch::Receiver<bool>, tracker: &Task
         tokio::select! {
             seen = removed.wait_for(|removed| *removed) => if seen.is_ok() {
                 tracing::warn!(
-                    "the other masters say that this one is not a member any more: stop droverd here and remove its \
-                     master directory; to bring the machine back, let it join with a new token"
+                    "this master is not a member of its cluster any more: stop droverd here and remove its master \
+                     directory; to bring the machine back, let it join with a new token"
                 );
             },
             () = stop.cancelled() => {}

@@ -152,7 +152,7 @@ impl Consensus {
     pub(crate) async fn members_are(&self, wanted: impl Fn(&[Member]) -> bool) {
         let mut metrics = self.inner.raft.metrics();
         loop {
-            let is_joint = metrics.borrow_and_update().membership_config.membership().is_in_joint_consensus();
+            let is_joint = metrics.borrow_and_update().membership_config.membership().get_joint_config().len() > 1;
             if !is_joint && wanted(&self.members()) {
                 return;
             }
@@ -257,10 +257,7 @@ impl Consensus {
         loop {
             match self.standing() {
                 Standing::Voter => return,
-                Standing::Removed => {
-                    tracing::warn!("this master is not a member of its cluster any more: it was removed by an operator");
-                    return;
-                }
+                Standing::Removed => return,
                 Standing::New => {}
             }
             let Master { id, name, address } = &self.inner.me;
@@ -298,10 +295,12 @@ impl Consensus {
         let node = known.membership_config.membership().get_node(&me);
         let is_voter = known.membership_config.voter_ids().any(|voter| voter == me);
         let moved = node.is_some_and(|node| node.address != self.inner.me.address || node.name != self.inner.me.name);
-        match node {
-            Some(_) if is_voter && !moved => Standing::Voter,
-            None if known.membership_config.nodes().next().is_some() => Standing::Removed,
-            _ => Standing::New,
+        if is_voter && !moved {
+            Standing::Voter
+        } else if *self.inner.network.removed().borrow() {
+            Standing::Removed
+        } else {
+            Standing::New
         }
     }
 
@@ -348,9 +347,9 @@ impl Consensus {
 enum Standing {
     /// A voter under its present address.
     Voter,
-    /// Never heard of a membership, or has yet to become a voter, or moved.
+    /// Has yet to become a voter, or moved.
     New,
-    /// Knows a membership, and is not in it.
+    /// Was a voter, and is not any more.
     Removed,
 }
 

@@ -66,7 +66,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use files::Owner;
-use leadership::Confirmer;
+use leadership::{Confirmer, JoinedMark};
 use machine::Machine;
 use network::Network;
 use propose::Proposer;
@@ -218,7 +218,7 @@ impl Consensus {
         let tracker = TaskTracker::new();
         let proposer = Proposer::start(raft.clone(), &tracker, stop.clone());
         let confirmer = Confirmer::start(raft.clone(), settings.election_timeout * 2, &tracker, stop.clone());
-        let leadership = leadership::watch(&raft, &network, &settings, &tracker, stop.clone());
+        let leadership = leadership::watch(&raft, &network, &settings, JoinedMark::new(dir, owner), &tracker, stop.clone());
         let fatal = leadership::watch_fatal(&raft, &tracker, stop.clone());
         leadership::warn_if_removed(network.removed(), &tracker, stop.clone());
         let inner = Inner {
@@ -287,7 +287,7 @@ impl Consensus {
         self.inner.fatal.clone()
     }
 
-    /// Whether another master said that this one is not a member any more.
+    /// Whether this master was a member and is not any more.
     pub fn removed(&self) -> watch::Receiver<bool> {
         self.inner.network.removed()
     }

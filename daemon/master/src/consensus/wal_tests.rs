@@ -180,7 +180,7 @@ fn check_refused(segment_bytes: u64, damage: impl FnOnce(&[PathBuf]), expected: 
     let dir = log.dir;
     drop(log.opened);
     damage(&segments);
-    let error = Wal::open(dir.path(), OWNER, 0, segment_bytes).err().expect("must be refused");
+    let Err(error) = Wal::open(dir.path(), OWNER, 0, segment_bytes) else { panic!("must be refused") };
     assert!(error.to_string().contains(expected), "{error}");
 }
 
