@@ -142,8 +142,7 @@ def bring_up_cluster():
     first = masters[0]
     first.succeed(f"drover cluster init --name {first.name} --advertise {first.name}:7071")
     first.succeed("systemctl start droverd-master")
-    first.wait_for_open_port(7070, timeout=SOON)
-    wait_for_leader()
+    eventually("the first master leads", lambda: api(first, "GET", "/drover/v1/status")["leader"])
     for master in masters[1:]:
         join(master, "master")
     for agent in agents:
