@@ -466,9 +466,9 @@ impl Driver {
     fn carry_out(&mut self, systemd: &Systemd, action: UnitAction) {
         match action {
             UnitAction::Start { task, plan, reason } => {
-                info!(task_id = %task, unit = plan.name, slice = plan.slice, reason, "start");
+                info!(task_id = %task, unit = plan.name, slice = plan.slice, "starting {task}: {reason}");
                 if !plan.unenforced.is_empty() {
-                    debug!(task_id = %task, missing = ?plan.unenforced, "this node's kernel does not enforce all of its limits");
+                    debug!(task_id = %task, "the kernel here does not enforce its limits on {}", plan.unenforced.join(", "));
                 }
                 self.unanswered.remove(&task);
                 self.evidence.remove(&task);
@@ -479,21 +479,20 @@ impl Driver {
                 self.operations.start(systemd.clone(), task, *plan);
             }
             UnitAction::Adopt { task, unit, invocation, reason } => {
-                debug!(task_id = %task, unit, invocation, reason, "adopt");
+                debug!(task_id = %task, unit, invocation, "adopting {task}: {reason}");
             }
             UnitAction::Stop { task, unit, reason } => {
-                let task_id = task.as_ref().map_or("", |task| task.as_str());
-                info!(task_id, unit, reason, "stop");
+                match &task {
+                    Some(task) => info!(task_id = %task, unit, "stopping {task}: {reason}"),
+                    None => info!(unit, "stopping {unit}: {reason}"),
+                }
                 self.busy.insert(unit.clone());
                 self.operations.stop(systemd.clone(), unit);
             }
             UnitAction::Report { status } => {
-                let (state, reason) = (status.state.wire(), status.reason);
-                if status.message.is_empty() {
-                    info!(task_id = %status.task, state, ?reason, "status");
-                } else {
-                    info!(task_id = %status.task, state, ?reason, message_text = status.message, "status: {}", status.message);
-                }
+                let (task, state, words) = (&status.task, status.state.wire(), &status.message);
+                let colon = if words.is_empty() { "" } else { ": " };
+                info!(task_id = %task, state, reason = ?status.reason, "{task} is {state}{colon}{words}");
                 if status.state.is_terminal() {
                     self.evidence.remove(&status.task);
                     self.unanswered.remove(&status.task);
@@ -503,16 +502,16 @@ impl Driver {
                 self.send_at.get_or_insert_with(|| Instant::now() + GATHER);
             }
             UnitAction::Clean { unit, has_failed, reason } => {
-                debug!(unit, reason, "let go");
+                debug!(unit, "letting {unit} go: {reason}");
                 self.busy.insert(unit.clone());
                 self.operations.let_go(systemd.clone(), unit, has_failed);
             }
             UnitAction::Investigate { task, unit, invocation, reason } => {
-                info!(task_id = %task, unit, reason, "asking the journal");
+                info!(task_id = %task, unit, "asking the journal about {task}: {reason}");
                 self.busy.insert(unit.clone());
                 self.operations.investigate(task, unit, invocation);
             }
-            UnitAction::Forget { task, reason } => debug!(task_id = %task, reason, "forget"),
+            UnitAction::Forget { task, reason } => debug!(task_id = %task, "forgetting {task}: {reason}"),
         }
     }
 

@@ -338,8 +338,7 @@ impl Case<'_> {
             (_, Some(unit)) => unit.invocation.clone(),
             (_, None) => None,
         };
-        let is_news = last
-            .is_none_or(|last| last.state != verdict.state || last.reason != verdict.reason || last.invocation != invocation);
+        let is_news = last.is_none_or(|last| last.state != verdict.state || last.reason != verdict.reason);
         is_news.then(|| UnitAction::Report {
             status: Box::new(TaskStatus {
                 task: self.id.clone(),
