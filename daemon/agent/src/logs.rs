@@ -31,6 +31,10 @@ impl Logs {
         self.streams.retain(|_, end| !end.is_cancelled());
         if self.streams.len() >= STREAMS_MAX {
             warn!(stream = name, "too many log streams are open, this one stays empty");
+            // Opened and ended all the same, so that nobody waits for it.
+            let (_, nothing) = mpsc::channel(1);
+            let opener = self.opener.clone();
+            tokio::spawn(async move { opener.send(&name, nothing).await });
             return;
         }
         let end = CancellationToken::new();

@@ -106,8 +106,11 @@ impl StreamOpener {
 
     /// Until the leader of the moment is another one, or none.
     pub(crate) async fn leader_changed(&self) {
+        let mut leader = self.leader.clone();
+        // What it was until now counts as seen.
+        leader.mark_unchanged();
         // The session task holds the other end; when it is gone, so is the leader.
-        let _gone = self.leader.clone().changed().await;
+        let _gone = leader.changed().await;
     }
 }
 
