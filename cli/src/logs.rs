@@ -15,6 +15,8 @@ use std::time::Duration;
 const LINES_DEFAULT: u64 = 100;
 /// The same when new ones are waited for.
 const LINES_DEFAULT_FOLLOW: u64 = 10;
+/// How long a screen waits for the lines that it ends with.
+const A_MOMENT: Duration = Duration::from_secs(3);
 /// Before a broken stream is opened again.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
 /// How long a stream that broke is tried to be opened again before the masters are given up.
@@ -114,30 +116,22 @@ pub(crate) async fn run(session: &Session, args: LogsArgs) -> Result<Exit, Failu
     }
 }
 
-/// The newest lines of an app, a job's runs, a task or a node; for screens that end with them. Without the journal they do without.
-pub(crate) async fn tail(session: &Session, key: &str, value: &str, lines: u64) -> Result<(), Failure> {
+/// The newest lines of an app, a job, a run, a task or a node, each ended; for screens that end with them. They do without what the
+/// journals do not give in a moment.
+pub(crate) async fn newest(session: &Session, key: &str, value: &str, lines: u64, style: Style) -> Vec<String> {
     let path = format!("/drover/v1/logs?{key}={}&lines={lines}", encode(value));
-    let Ok(mut stream) = session.client.open_lines(&path).await else { return Ok(()) };
-    let screen = &session.screen;
-    while let Ok(Some(line)) = stream.next().await {
-        if let Ok(LogItem::Entry(entry)) = serde_json::from_str(&line) {
-            screen.print(&render(&entry, screen.out, &screen.zone, false))?;
+    let mut newest = Vec::new();
+    let read = async {
+        let Ok(mut stream) = session.client.open_lines(&path).await else { return };
+        while let Ok(Some(line)) = stream.next().await {
+            if let Ok(LogItem::Entry(entry)) = serde_json::from_str(&line) {
+                newest.push(render(&entry, style, &session.screen.zone, false));
+            }
         }
-    }
-    Ok(())
-}
-
-/// What a task said last, a line each; nothing if the journal cannot be had.
-pub(crate) async fn last_words(session: &Session, task: &str, lines: u64) -> Vec<String> {
-    let path = format!("/drover/v1/logs?task={}&lines={lines}", encode(task));
-    let Ok(mut stream) = session.client.open_lines(&path).await else { return Vec::new() };
-    let mut words = Vec::new();
-    while let Ok(Some(line)) = stream.next().await {
-        if let Ok(LogItem::Entry(entry)) = serde_json::from_str(&line) {
-            words.push(render(&entry, session.screen.err, &session.screen.zone, false).trim_end().to_owned());
-        }
-    }
-    words
+    };
+    // What came until then is shown either way.
+    tokio::time::timeout(A_MOMENT, read).await.unwrap_or_default();
+    newest
 }
 
 struct Follower<'a> {

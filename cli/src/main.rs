@@ -131,6 +131,7 @@ enum Command {
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
     /// What the exit codes mean
+    #[command(after_help = exit::TABLE)]
     ExitCodes,
     /// Completions for a shell
     Completion(generate::CompletionArgs),

@@ -44,7 +44,8 @@ pub(crate) async fn run(session: &Session, args: StatusArgs) -> Result<Exit, Fai
             }
         };
         if !session.screen.is_for_programs() {
-            logs::tail(session, log.0, &log.1, LINES).await?;
+            let lines = logs::newest(session, log.0, &log.1, LINES, session.screen.out).await;
+            session.screen.print(&lines.concat())?;
         }
         if matches!(mark, Mark::Off | Mark::Bad) {
             exit = Exit::NotActive;

@@ -400,8 +400,8 @@ impl<'a> Waiting<'a> {
     /// Given up; with what the last of the failed ones said.
     async fn broken(&self) -> Failure {
         if let Some(task) = &self.last_failed {
-            for line in logs::last_words(self.session, task, LAST_WORDS).await {
-                self.session.screen.say(&format!("  {line}"));
+            for line in logs::newest(self.session, "task", task, LAST_WORDS, self.session.screen.err).await {
+                self.session.screen.say(&format!("  {}", line.trim_end()));
             }
         }
         let failure = Failure::new(Exit::DeploymentFailed, format!("{} keeps failing", self.subject()));
