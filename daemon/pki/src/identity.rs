@@ -205,6 +205,15 @@ mod tests {
         }
     }
 
+    /// What format 1 looks like on disk. A change here is a change of the format: add to it, never edit.
+    #[test]
+    fn an_identity_of_format_1_is_read() {
+        let text = r#"{"format":1,"cluster":"00000000-0000-0000-0000-000000000007","role":"master","id":"42","name":"n1","advertise":"n1:7071","peers":["n1:7071"],"founder":true,"started":false}"#;
+        let identity: Identity = serde_json::from_str(text).unwrap();
+        assert_eq!(identity.master_id(), Some(42));
+        assert_eq!(serde_json::to_string(&identity).unwrap(), text);
+    }
+
     #[test]
     fn names() {
         for good in ["n1", "web-3.example.org", "A_b", &"x".repeat(63)] {

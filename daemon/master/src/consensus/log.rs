@@ -404,3 +404,74 @@ fn io_text(error: &StoreError) -> String {
         None => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use openraft::{EntryPayload, Membership};
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// What format 1 looks like on disk. A change here is a change of the format: add to it, never edit.
+    const ENTRIES: [&str; 3] = [
+        r#"{"log_id":{"leader_id":{"term":0,"node_id":0},"index":0},"payload":{"Membership":{"configs":[[7]],"nodes":{"7":{"name":"n1","address":"n1:7071"}}}}}"#,
+        r#"{"log_id":{"leader_id":{"term":1,"node_id":7},"index":1},"payload":"Blank"}"#,
+        r#"{"log_id":{"leader_id":{"term":1,"node_id":7},"index":2},"payload":{"Normal":{"version":1,"commands":[{"SetRoleWeight":{"role":"apps","weight_milli":2000,"at":5}}]}}}"#,
+    ];
+    const VOTE_VALUE: &str = r#"{"leader_id":{"term":3,"node_id":7},"committed":true}"#;
+
+    #[test]
+    fn a_log_of_format_1_is_read() {
+        let entries: Vec<Entry> = ENTRIES.iter().map(|text| decode(text.as_bytes()).unwrap()).collect();
+        let EntryPayload::Membership(membership) = &entries[0].payload else { panic!("{:?}", entries[0]) };
+        let expected: Membership<u64, super::super::types::MasterNode> = membership.clone();
+        assert_eq!(expected.get_node(&7).unwrap().address, "n1:7071");
+        let EntryPayload::Normal(proposal) = &entries[2].payload else { panic!("{:?}", entries[2]) };
+        assert_eq!(proposal.commands.len(), 1);
+        for (entry, text) in entries.iter().zip(ENTRIES) {
+            assert_eq!(serde_json::to_string(entry).unwrap(), text);
+        }
+        let vote: Vote = serde_json::from_str(VOTE_VALUE).unwrap();
+        assert_eq!(serde_json::to_string(&vote).unwrap(), VOTE_VALUE);
+    }
+
+    #[tokio::test]
+    async fn a_log_store_forgets_nothing_it_was_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let owner = Owner { cluster: Uuid::from_u128(1), node: 7 };
+        create(dir.path(), owner).unwrap();
+        let entries: Vec<Entry> = ENTRIES.iter().map(|text| decode(text.as_bytes()).unwrap()).collect();
+        let open = || open(dir.path(), owner, wal::lock(dir.path()).unwrap(), 1).unwrap();
+
+        let (mut log, ended) = open();
+        log.perform(Work::Append(entries)).await.unwrap();
+        let vote: Vote = serde_json::from_str(VOTE_VALUE).unwrap();
+        log.save_vote(&vote).await.unwrap();
+        let first = log.try_get_log_entries(0..1).await.unwrap().remove(0).log_id;
+        log.purge(first).await.unwrap();
+        drop(log);
+        ended.await.unwrap_err();
+
+        let (mut log, ended) = open();
+        assert_eq!(log.read_vote().await.unwrap(), Some(vote));
+        let state = log.get_log_state().await.unwrap();
+        assert_eq!((state.last_purged_log_id, state.last_log_id.map(|last| last.index)), (Some(first), Some(2)));
+        let indexes = async |log: &mut LogStore| -> Vec<u64> {
+            log.try_get_log_entries(..).await.unwrap().iter().map(|entry| entry.log_id.index).collect()
+        };
+        // From the disk, and after an append partly from memory.
+        assert_eq!(indexes(&mut log).await, [1, 2]);
+        let second = log.try_get_log_entries(2..=2).await.unwrap().remove(0);
+        log.truncate(second.log_id).await.unwrap();
+        assert_eq!(log.get_log_state().await.unwrap().last_log_id.map(|last| last.index), Some(1));
+        log.perform(Work::Append(vec![second.clone()])).await.unwrap();
+        assert_eq!(indexes(&mut log).await, [1, 2]);
+        let gap = Entry { log_id: LogId::new(second.log_id.leader_id, 9), ..second };
+        assert!(log.perform(Work::Append(vec![gap])).await.is_err());
+        let later = log.save_vote(&vote).await.unwrap_err().to_string();
+        assert!(later.contains("an earlier write failed"), "{later}");
+        drop(log);
+        ended.await.unwrap_err();
+        assert_eq!(indexes(&mut open().0).await, [1, 2]);
+    }
+}
