@@ -121,7 +121,9 @@ fn render(event: &Event, name: &str, style: Style, zone: &TimeZone) -> String {
     let mut parts = vec![text::journal(event.at, zone), style.paint(Tint::Bold, word)];
     let subject = [&event.app, &event.run, &event.job].into_iter().flatten().next();
     parts.extend(subject.cloned());
-    parts.extend(event.task.as_ref().map(|task| short_task(task)));
+    // The first attempt of a run is called as the run is.
+    let task = event.task.as_ref().map(|task| short_task(task));
+    parts.extend(task.filter(|task| event.run.as_ref() != Some(task)));
     parts.extend(event.node.clone());
     parts.extend(event.deployment.as_ref().map(|id| format!("deployment {}", id.chars().take(8).collect::<String>())));
     if let Some(state) = &event.state {

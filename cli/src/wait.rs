@@ -13,8 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Failed tasks of the new version, none of it up, before it is given up as broken.
-const FAILURES_MAX: usize = 3;
+/// Failed tasks beyond one for each instance, none of the new version being up, before it is given up as broken.
+const FAILURES_SPARE: usize = 2;
+/// How many of them are named.
+const FAILURES_NAMED: usize = 3;
 /// Lines shown of a program that keeps failing.
 const LAST_WORDS: u64 = 5;
 /// Between two looks when events say nothing.
@@ -275,7 +277,8 @@ impl<'a> Waiting<'a> {
             return Err(self.overtaken());
         }
         let any_up = standings.values().flatten().any(|standing| !standing.fresh.is_empty());
-        if self.failures.len() >= FAILURES_MAX && !any_up {
+        let wanted: u64 = standings.values().flatten().map(|standing| standing.wanted).sum();
+        if self.failures.len().saturating_sub(FAILURES_SPARE) as u64 >= wanted && !any_up {
             return Err(self.broken().await);
         }
         self.tell_why(&standings).await;
@@ -383,7 +386,7 @@ impl<'a> Waiting<'a> {
     }
 
     fn with_failures(&self, mut failure: Failure) -> Failure {
-        for (task, what) in self.failures.iter().take(FAILURES_MAX) {
+        for (task, what) in self.failures.iter().take(FAILURES_NAMED) {
             failure = failure.because(format!("{} failed on {what}", short_task(task)));
         }
         failure

@@ -229,14 +229,14 @@ fn a_cancelled_deployment_is_6() {
 #[test]
 fn a_program_that_keeps_failing_is_6_with_what_it_said() {
     let server = deploying(1000, app("/web", 2, V2, &[]));
-    let events: String = (1..=3)
+    let events: String = (1..=4)
         .map(|n| {
             let event = json!({"apiVersion": "drover/v1", "index": n, "at": V2, "type": "task-changed", "app": "/web", "task": format!("web.{n}"), "node": "n1", "state": "failed", "message": "exit 3"});
             format!("id: {n}\ndata: {event}\n\n")
         })
         .collect();
     server.on("GET /drover/v1/events", [Answer::stream(SSE, &[&events], End::Open)]);
-    server.on("GET /drover/v1/logs?task=web.3&lines=5", [Answer::stream(NDJSON, &[&line(1, "no such file")], End::Orderly)]);
+    server.on("GET /drover/v1/logs?task=web.4&lines=5", [Answer::stream(NDJSON, &[&line(1, "no such file")], End::Orderly)]);
     let (_dir, path) = file("web.json", r#"{"id": "/web", "cmd": "run", "instances": 2}"#);
     run(&server, &["apps", "deploy", "-f", &path]).expect(
         6,

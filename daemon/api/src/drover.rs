@@ -1106,7 +1106,8 @@ impl Event {
             EventKind::DeploymentStarted(deployment) => edge.tell_deployment(EventType::DeploymentStarted, deployment),
             EventKind::DeploymentStepSucceeded(deployment) => {
                 edge.tell_deployment(EventType::DeploymentStepSucceeded, deployment);
-                edge.message = format!("step {} of {}: {}", deployment.current + 1, deployment.steps.len(), edge.message);
+                let step = format!("step {} of {}", deployment.current + 1, deployment.steps.len());
+                edge.message = if edge.app.is_some() { step } else { format!("{step}: {}", edge.message) };
             }
             EventKind::DeploymentSucceeded(deployment) => edge.tell_deployment(EventType::DeploymentSucceeded, deployment),
             EventKind::DeploymentFailed(deployment) => edge.tell_deployment(EventType::DeploymentFailed, deployment),
@@ -1115,7 +1116,10 @@ impl Event {
                 edge.task = Some(task.id.to_string());
                 edge.node = Some(task.host.clone());
                 edge.state = Some(TaskState::from(task.state).word().to_owned());
-                edge.message = task.message.clone();
+                edge.message = match &task.kill {
+                    Some(kill) if task.message.is_empty() => format!("told to end: {}", kill.why),
+                    _ => task.message.clone(),
+                };
                 match &task.spec.owner {
                     task::Owner::App { app, .. } => edge.app = Some(app.to_string()),
                     task::Owner::Run { job, run, .. } => {
