@@ -10,7 +10,7 @@
 
 use crate::ledger::LedgerFile;
 use crate::logs::Logs;
-use crate::operations::{Done, Operations, StartOutcome};
+use crate::operations::{Connection, Done, Operations, StartOutcome};
 use crate::session::{FromLeader, Handles};
 use anyhow::Context;
 use drover_api::agent::{AgentMessage, AssignedTask, MasterMessage};
@@ -344,7 +344,10 @@ impl Driver {
                     }
                 }
             }
-            Done::Connected { systemd, changes, units } => {
+            Done::Connected(connection) => {
+                let Connection { systemd, changes, began_at, units } = *connection;
+                // Not the kernel's boot id alone: a container may be shown its host's, and a user's manager ends without a reboot.
+                self.facts.boot = format!("{}/{began_at}", self.info.boot_id);
                 let present: BTreeSet<String> = units.iter().map(|unit| unit.name.clone()).collect();
                 let gone: Vec<String> = self.units.keys().filter(|name| !present.contains(*name)).cloned().collect();
                 gone.iter().for_each(|name| self.set_gone(name));

@@ -49,7 +49,8 @@ pub async fn run(config: AgentConfig, ready: watch::Sender<bool>, shutdown: Canc
     let ledger = LedgerFile::open(&config.data_dir.join("agent"), &id)?;
     let Some(systemd) = find_systemd(config.manager, &shutdown).await else { return Ok(()) };
     let facts = NodeFacts {
-        boot: facts::boot_id().context("the kernel does not tell its boot id")?,
+        // Known once systemd is reached; nothing is decided before.
+        boot: String::new(),
         systemd,
         manager: config.manager,
         task_slice: config.task_slice.clone(),
@@ -59,7 +60,7 @@ pub async fn run(config: AgentConfig, ready: watch::Sender<bool>, shutdown: Canc
     let info = AgentInfo {
         id,
         host: config.name.clone(),
-        boot_id: facts.boot.clone(),
+        boot_id: facts::boot_id().context("the kernel does not tell its boot id")?,
         resources: facts::resources(&config),
         attributes: config.attributes.clone(),
         systemd,

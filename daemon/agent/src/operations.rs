@@ -46,8 +46,19 @@ pub(crate) enum Done {
     Investigated { task: TaskId, unit: String, outcome: std::io::Result<Evidence> },
     /// Directories of forgotten tasks are gone, or could not be removed.
     Swept { tasks: Vec<TaskId>, outcome: Result<(), Error> },
-    /// systemd was reached, and this is everything it has.
-    Connected { systemd: Systemd, changes: Changes, units: Vec<ObservedUnit> },
+    /// systemd was reached.
+    Connected(Box<Connection>),
+}
+
+/// systemd, reached.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) systemd: Systemd,
+    pub(crate) changes: Changes,
+    /// When this run of the manager began.
+    pub(crate) began_at: u64,
+    /// Everything it has.
+    pub(crate) units: Vec<ObservedUnit>,
 }
 
 /// Of a start.
@@ -159,7 +170,7 @@ impl Operations {
             let mut wait = RECONNECT.0;
             loop {
                 match connect(manager).await {
-                    Ok((systemd, changes, units)) => return Done::Connected { systemd, changes, units },
+                    Ok(connection) => return Done::Connected(Box::new(connection)),
                     Err(error) => warn!(error = &error as &dyn std::error::Error, "cannot reach systemd, trying again"),
                 }
                 tokio::time::sleep(wait).await;
@@ -182,9 +193,10 @@ impl Operations {
 }
 
 /// Subscribes, then lists: what changes meanwhile is among the changes.
-async fn connect(manager: Manager) -> Result<(Systemd, Changes, Vec<ObservedUnit>), Error> {
+async fn connect(manager: Manager) -> Result<Connection, Error> {
     use futures_util::{StreamExt, TryStreamExt};
     let (systemd, changes) = Systemd::connect(manager).await?;
+    let began_at = systemd.began_at().await?;
     let listed = systemd.list(PATTERN).await?;
     let names = listed.into_iter().map(|unit| unit.name).filter(|name| is_unit_of_a_task(name));
     let systemd_ref = &systemd;
@@ -193,5 +205,5 @@ async fn connect(manager: Manager) -> Result<(Systemd, Changes, Vec<ObservedUnit
         .buffer_unordered(OBSERVED_AT_ONCE)
         .try_collect()
         .await?;
-    Ok((systemd, changes, units.into_iter().flatten().collect()))
+    Ok(Connection { systemd, changes, began_at, units: units.into_iter().flatten().collect() })
 }

@@ -690,6 +690,7 @@ impl Bench {
         self.until(&running, |unit| unit.sub == "running").await?;
         self.until(&ended, ObservedUnit::has_ended).await?;
         let names = [unit::unit_name(&running), unit::unit_name(&ended)];
+        let began = self.systemd.began_at().await?;
         let mut before = Vec::new();
         for name in &names {
             before.push(self.systemd.observe(name).await?.context("there")?);
@@ -708,6 +709,7 @@ impl Bench {
         } else {
             while !self.changes.next().await.must_relist {}
         }
+        ensure!(self.systemd.began_at().await? == began, "the manager seems to be another");
         for (name, before) in names.iter().zip(&before) {
             let mut after = self.systemd.observe(name).await?.context("gone")?;
             after.usage = before.usage;

@@ -185,6 +185,17 @@ impl Systemd {
         String::try_from(value).map_err(|source| Error::Answer { call, source })
     }
 
+    /// When this run of the manager began, microseconds since 1970 by the clock of then: another moment after each reboot, the
+    /// same across daemon-reexec.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn began_at(&self) -> Result<u64, Error> {
+        let call = "Get UserspaceTimestamp";
+        let value = self.get(call, MANAGER_PATH, MANAGER, "UserspaceTimestamp").await?;
+        u64::try_from(value).map_err(|source| Error::Answer { call, source })
+    }
+
     /// Starts a transient unit and waits until its start is through. The name is a fence: of two starts one gets
     /// [`Started::Exists`], whoever made the first.
     ///

@@ -200,7 +200,13 @@ fn counts_as_failure(task: &Task) -> bool {
     task.kill.is_none()
         && matches!(
             task.state,
-            TaskState::Finished | TaskState::Failed | TaskState::Error | TaskState::Dropped | TaskState::Gone
+            // Killed, and not by drover: an operator stopped its unit on the node.
+            TaskState::Finished
+                | TaskState::Failed
+                | TaskState::Killed
+                | TaskState::Error
+                | TaskState::Dropped
+                | TaskState::Gone
         )
 }
 

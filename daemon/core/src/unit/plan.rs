@@ -17,7 +17,7 @@ pub type Occupancy = BTreeMap<String, usize>;
 /// What a plan depends on besides the task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeFacts {
-    /// Kernel boot id.
+    /// This run of the manager: another one after a reboot, and then no unit of the last one is left.
     pub boot: String,
     /// systemd's version.
     pub systemd: u32,
