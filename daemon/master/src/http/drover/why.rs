@@ -130,7 +130,7 @@ fn needs(scalars: &Scalars, ports: usize, constraints: &[drover_core::app::Const
 
 fn waits(state: &ClusterState, request: String, entry: &leader::Waiting) -> Waiting {
     let held = match entry.delayed_until {
-        Some(until) => Some(format!("it failed before; the next attempt is made at {until}")),
+        Some(until) => Some(format!("back-off after failures: the next attempt is made at {until}")),
         None if entry.behind => Some("another run of the job is not over yet".to_owned()),
         None if state.agents.is_empty() => Some("no node has joined the cluster".to_owned()),
         None => None,
