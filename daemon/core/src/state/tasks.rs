@@ -169,7 +169,7 @@ impl ClusterState {
                     if counts_as_failure(&task) && *version >= record.app.last_config_change_at {
                         record.failures = after_failure(record.failures, at, record.app.backoff.max);
                     }
-                    if is_told_as_failure(&task) {
+                    if counts_as_failure(&task) && state != TaskState::Finished {
                         record.last_failure = Some(TaskFailure {
                             task: task.id.clone(),
                             agent: task.agent.clone(),
@@ -208,12 +208,6 @@ fn counts_as_failure(task: &Task) -> bool {
                 | TaskState::Dropped
                 | TaskState::Gone
         )
-}
-
-/// Ends an app's user should hear of: failures, and units that an operator stopped on their node.
-fn is_told_as_failure(task: &Task) -> bool {
-    let by_operator = task.kill.is_none() && task.reason == Reason::StoppedOnNode;
-    by_operator || (counts_as_failure(task) && task.state != TaskState::Finished)
 }
 
 /// Failures further apart than the longest delay are not in a row.
