@@ -246,6 +246,10 @@ pub(crate) fn exit_of(state: TaskState, exit: ExitStatus) -> Exit {
 }
 
 fn duration(run: &Run, now: Timestamp) -> String {
+    // Between two attempts nothing of it runs.
+    if run.state == RunState::Queued {
+        return String::new();
+    }
     let Some(started) = run.started_at else { return String::new() };
     let end = run.ended_at.map_or(now.as_millisecond(), |at| at.millis());
     text::span(end - started.millis())

@@ -190,7 +190,7 @@ struct Waiting<'a> {
     told_trouble: bool,
     cancelled: bool,
     up: BTreeSet<String>,
-    known: BTreeMap<String, String>,
+    before: BTreeMap<String, String>,
     wanted: BTreeMap<String, u64>,
     failures: BTreeMap<String, String>,
     last_failed: Option<String>,
@@ -209,7 +209,7 @@ impl<'a> Waiting<'a> {
             told_trouble: false,
             cancelled: false,
             up: BTreeSet::new(),
-            known: BTreeMap::new(),
+            before: BTreeMap::new(),
             wanted: BTreeMap::new(),
             failures: BTreeMap::new(),
             last_failed: None,
@@ -324,13 +324,15 @@ impl<'a> Waiting<'a> {
                 self.last_progress = Instant::now();
             }
         }
-        for (task, host) in &self.known {
-            if !tasks.contains_key(task) && !self.failures.contains_key(task) {
-                screen.say(&format!("{} {}  {host}  ended", screen.err.mark(Mark::Off), short_task(task)));
+        if is_first {
+            self.before = tasks;
+        } else {
+            // Only of those that were there before: a new one that ends did not end by wish, and is told of as a failure.
+            for (task, host) in self.before.extract_if(.., |task, _| !tasks.contains_key(task)) {
+                screen.say(&format!("{} {}  {host}  ended", screen.err.mark(Mark::Off), short_task(&task)));
                 self.last_progress = Instant::now();
             }
         }
-        self.known = tasks;
         let failed: Vec<(String, String)> = present.iter().filter_map(|standing| standing.failure.clone()).collect();
         match &self.failures_before {
             None => self.failures_before = Some(failed.into_iter().map(|(task, _)| task).collect()),
