@@ -1,7 +1,9 @@
 # The two programs, built by nixpkgs' own Rust tooling. Kept in the form nixpkgs would take it in.
 {
   lib,
+  stdenv,
   rustPlatform,
+  installShellFiles,
   pkg-config,
   systemdLibs,
 }:
@@ -26,7 +28,10 @@ rustPlatform.buildRustPackage {
   };
   cargoLock.lockFile = root + "/Cargo.lock";
 
-  nativeBuildInputs = [ pkg-config ];
+  nativeBuildInputs = [
+    installShellFiles
+    pkg-config
+  ];
   buildInputs = [ systemdLibs ];
 
   # For machines with Nix but without NixOS; the NixOS module reads the same files itself.
@@ -38,6 +43,15 @@ rustPlatform.buildRustPackage {
       --replace-fail /usr/bin/droverd $out/bin/droverd
     install -D -m 644 units/sysusers.d/*.conf -t $out/lib/sysusers.d
     install -D -m 644 units/tmpfiles.d/*.conf -t $out/lib/tmpfiles.d
+  ''
+  # The client writes its own, so it has to run.
+  + lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''
+    installShellCompletion --cmd drover \
+      --bash <($out/bin/drover completion bash) \
+      --fish <($out/bin/drover completion fish) \
+      --zsh <($out/bin/drover completion zsh)
+    mkdir -p $out/share/man/man1
+    $out/bin/drover man-pages $out/share/man/man1
   '';
 
   meta = {
