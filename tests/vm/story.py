@@ -286,7 +286,9 @@ def invocations(tasks):
 def fetch(task, machine=None):
     """What the first port of a task answers, asked from a machine of the cluster."""
     client = machine or masters[0]
-    return client.succeed(f"curl --silent --show-error --fail --max-time 10 http://{task['node']}:{task['ports'][0]}/")
+    url = f"http://{task['node']}:{task['ports'][0]}/"
+    # A task runs as soon as its process does; the program in it takes another moment to listen.
+    return client.wait_until_succeeds(f"curl --silent --show-error --fail --max-time 10 {url}", timeout=20)
 
 
 # Units.

@@ -52,5 +52,6 @@ with subtest("a restart replaces every instance and keeps the definition"):
 with subtest("the earlier version is remembered and can be had back"):
     versions = ask("GET", "/v2/apps//web/versions")["versions"]
     assert one[0]["version"] in versions and two[0]["version"] in versions, versions
-    back = roll(4, 8, lambda: change("/web", {"version": two[0]["version"]}))
+    # With its own, laxer strategy.
+    back = roll(2, 5, lambda: change("/web", {"version": two[0]["version"]}))
     assert [fetch(task).strip() for task in back] == ["two"] * 4
