@@ -38,8 +38,10 @@ fn port_variables(app: &App, ports: &[u16], env: &mut BTreeMap<String, String>) 
         env.insert(format!("PORT{index}"), port.to_string());
         env.insert(format!("PORT_{port}"), port.to_string());
         if let Some(name) = app.ports.get(index).and_then(|definition| definition.name.as_deref()) {
-            // A hyphen of the name stays a hyphen, as in Marathon.
+            // A hyphen of the name stays a hyphen, as in Marathon. No shell can read that, and some take it out of the
+            // environment, so there is a second one with `_`.
             env.insert(format!("PORT_{}", name.to_ascii_uppercase()), port.to_string());
+            env.insert(format!("PORT_{}", variable_part(name)), port.to_string());
         }
     }
 }
@@ -141,6 +143,7 @@ mod tests {
                 "PORT_31002=31002",
                 "PORT_31005=31005",
                 "PORT_HTTP-API=31005",
+                "PORT_HTTP_API=31005",
             ]
         );
         assert_eq!(crate::sandbox::check_env(&spec.env), []);
