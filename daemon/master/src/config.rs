@@ -22,7 +22,7 @@ pub struct MasterConfig {
     pub advertise: String,
     /// Raft heartbeat.
     pub heartbeat_interval: Duration,
-    /// Shortest silence before a follower stands for election; the longest is twice that.
+    /// Shortest silence before a follower stands for election; the longest is a third more.
     pub election_timeout: Duration,
     /// Log entries between two snapshots.
     pub snapshot_every: u64,

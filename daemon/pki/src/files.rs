@@ -5,9 +5,16 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Makes a directory and its parents, accessible to the owner alone. Existing ones keep their modes.
+/// Makes a directory that its owner alone can enter. Parents that are missing can be entered by everybody: below them lie
+/// the directories of roles that run as different users. Existing ones keep their modes.
 pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+    if let Some(parent) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        made => made,
+    }
 }
 
 /// Replaces a file (mode 0600) so that a reader, or a machine coming back from a power cut, finds the whole old

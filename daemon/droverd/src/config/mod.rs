@@ -153,8 +153,8 @@ fn master(reader: &mut Reader<'_>, name: &str, data_dir: &Path) -> MasterConfig 
             .collect(),
         ..default
     };
-    if config.election_timeout < config.heartbeat_interval * 2 {
-        reader.fault("election_timeout", "must be at least twice heartbeat_interval, or followers stand for election while the leader lives");
+    if config.election_timeout < config.heartbeat_interval * 4 {
+        reader.fault("election_timeout", "must be at least four times heartbeat_interval, or followers stand for election while the leader lives");
     }
     if config.agent_timeout.0 < config.agent_heartbeat.0 * 2 {
         reader.fault("agent_timeout", "must be at least twice agent_heartbeat, or healthy agents count as unreachable");
@@ -310,7 +310,7 @@ mod tests {
                 "master.heartbeat_interval: must be a duration such as \"250ms\", \"15s\" or \"5min 20s\"",
                 "master.limits.body: must be a size from 1K to 1G",
                 "master.roles.apps.weight: must be a number above 0",
-                "master.election_timeout: must be at least twice heartbeat_interval, or followers stand for election while the leader lives",
+                "master.election_timeout: must be at least four times heartbeat_interval, or followers stand for election while the leader lives",
                 "agent.masters: \"m1\" must be a host and a port such as \"n1:7071\"",
                 "agent.manager: must be \"system\" or \"user\"",
                 "agent.resources.mem: must be a size such as \"512M\", \"4G\" or a number of bytes",

@@ -98,7 +98,7 @@ pub struct Master {
 pub struct Settings {
     /// How often a leader says that it is there.
     pub heartbeat_interval: Duration,
-    /// Shortest silence before a follower stands for election; the longest is twice that.
+    /// Shortest silence before a follower stands for election; the longest is a third more.
     pub election_timeout: Duration,
     /// Log entries between two snapshots.
     pub snapshot_every: u64,
@@ -366,8 +366,10 @@ fn raft_config(settings: &Settings, credentials: &Credentials) -> Result<Config,
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
         cluster_name: credentials.identity.cluster.to_string(),
-        election_timeout_min: millis(settings.election_timeout),
-        election_timeout_max: millis(settings.election_timeout * 2),
+        // A follower of openraft's waits out a lease of `max`, and then between `min` and `max` more: together the silence
+        // that was asked for, and a third of it at most on top.
+        election_timeout_min: millis(settings.election_timeout / 3),
+        election_timeout_max: millis(settings.election_timeout * 2 / 3),
         heartbeat_interval: millis(settings.heartbeat_interval),
         install_snapshot_timeout: millis(SNAPSHOT_TIMEOUT),
         send_snapshot_timeout: 0,
