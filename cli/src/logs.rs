@@ -47,7 +47,7 @@ pub(crate) struct LogsArgs {
     /// Only lines at least this important: a number 0 to 7 or err, warning, info, …
     #[arg(short, long, value_name = "PRIORITY", value_parser = parse_priority)]
     priority: Option<u8>,
-    /// The lines alone, without time and origin
+    /// What the programs wrote and nothing else: no time, no origin, no word of systemd
     #[arg(long)]
     raw: bool,
     /// Task ids in full
@@ -227,6 +227,7 @@ impl Follower<'_> {
     fn print(&self, line: &str, entry: &LogEntry) -> Result<(), Failure> {
         let screen = &self.session.screen;
         match screen.format {
+            _ if self.args.raw && is_of_systemd(entry) => Ok(()),
             _ if self.args.raw => screen.print(&format!("{}\n", entry.message)),
             Format::Json | Format::Jsonl | Format::Name => screen.print(&format!("{line}\n")),
             Format::Table | Format::Wide => {
@@ -241,9 +242,18 @@ impl Follower<'_> {
     }
 }
 
+/// Newer versions of systemd put a task's fields on their own messages about its unit as well.
+fn is_of_systemd(entry: &LogEntry) -> bool {
+    entry.pid == Some(1)
+}
+
 /// An entry as the journal prints it: `Nov 22 10:51:02 n03 web.1[4711]: slow query 812ms`.
 fn render(entry: &LogEntry, style: Style, zone: &TimeZone, full: bool) -> String {
-    let task = if full { entry.task.clone() } else { short_task(&entry.task) };
+    let task = match (is_of_systemd(entry), full) {
+        (true, _) => "systemd".to_owned(),
+        (false, true) => entry.task.clone(),
+        (false, false) => short_task(&entry.task),
+    };
     let pid = entry.pid.map(|pid| format!("[{pid}]")).unwrap_or_default();
     let tint = match entry.priority {
         0..=3 => Some(Tint::Red),
@@ -323,6 +333,12 @@ mod tests {
         );
         let two = render(&entry("n03", 0, "a\nb"), PLAIN, &TimeZone::UTC, true);
         assert_eq!(two, format!("Nov 22 10:51:07 n03 shop_web.0b1c2d3e-4f5a[4711]: a\n{}b\n", " ".repeat(50)));
+    }
+
+    #[test]
+    fn what_systemd_says_of_a_unit_is_told_as_its_own() {
+        let started = LogEntry { pid: Some(1), ..entry("n03", 0, "Started a.service.") };
+        assert_eq!(render(&started, PLAIN, &TimeZone::UTC, false), "Nov 22 10:51:07 n03 systemd[1]: Started a.service.\n");
     }
 
     #[test]
