@@ -21,7 +21,8 @@ use drover_core::unit::{
     ActiveState, Evidence, NodeFacts, ObservedUnit, Record, StartRefusal, UnitAction, View, WantedTask, is_unit_of_a_task,
     reconcile,
 };
-use drover_systemd::{Changes, ListedUnit, News, Systemd, cgroup};
+use drover_systemd::cgroup::ForkWatch;
+use drover_systemd::{Changes, ListedUnit, News, Systemd};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -67,6 +68,8 @@ pub(crate) struct Driver {
     info: AgentInfo,
     session: Handles,
     logs: Logs,
+    /// `None` where the kernel does not limit processes, or there is no watch left.
+    forks: Option<ForkWatch>,
     operations: Operations,
     done: mpsc::Receiver<Done>,
     /// `None` while the bus is away.
@@ -103,12 +106,16 @@ impl Driver {
     ) -> Self {
         let (operations, done) = Operations::new(facts.manager);
         let logs = Logs::new(info.host.clone(), session.streams.clone());
+        let forks = facts.enforces.contains("pids").then(ForkWatch::new).and_then(|watch| {
+            watch.inspect_err(|error| warn!(%error, "ends for want of processes will not be explained")).ok()
+        });
         Self {
             ledger,
             facts,
             info,
             session,
             logs,
+            forks,
             operations,
             done,
             systemd: None,
@@ -145,19 +152,25 @@ impl Driver {
                 () = shutdown.cancelled() => return Ok(()),
                 input = Self::next_input(&mut self.session.from_leader, &mut self.changes, &mut self.done) => Some(input),
                 _ = ticks.tick() => Some(Input::Tick),
-                permit = self.session.to_leader.reserve(), if self.is_connected && self.send_at.is_some_and(|at| at <= Instant::now()) => {
+                permit = self.session.to_leader.reserve(), if self.may_tell() && self.send_at.is_some_and(|at| at <= Instant::now()) => {
                     let Ok(permit) = permit else { return Ok(()) };
                     permit.send(AgentMessage::Statuses { statuses: take_statuses(&mut self.outbox, &self.ledger) });
                     self.send_at = (!self.outbox.is_empty()).then(Instant::now);
                     None
                 }
-                () = sleep_until(self.send_at), if self.is_connected && self.send_at.is_some_and(|at| at > Instant::now()) => None,
+                () = sleep_until(self.send_at), if self.may_tell() && self.send_at.is_some_and(|at| at > Instant::now()) => None,
             };
             if let Some(input) = input {
                 self.take_in_all(input)?;
                 self.act()?;
             }
         }
+    }
+
+    /// Whether statuses may go out. Not before systemd was looked at once: until then the ledger says how things stood before
+    /// this agent began, and after a power cut a leader would take the dead for running again and end their replacements.
+    fn may_tell(&self) -> bool {
+        self.is_connected && *self.ready.borrow()
     }
 
     /// Waits for whatever comes first. Cancel safe: what is not returned is not lost.
@@ -406,11 +419,6 @@ impl Driver {
         self.resting.clear();
         if self.ticks.is_multiple_of(RESYNC_TICKS) {
             self.list();
-            for unit in self.units.values_mut().filter(|unit| unit.is_loaded) {
-                if let Some(refused) = cgroup::forks_refused(&unit.slice, &unit.name) {
-                    unit.forks_refused = refused;
-                }
-            }
         }
         if self.ticks.is_multiple_of(SWEEP_TICKS) {
             self.sweep();
@@ -422,6 +430,7 @@ impl Driver {
     fn act(&mut self) -> anyhow::Result<()> {
         // Without systemd what is known of its units is old, and nothing can be done about them.
         let Some(systemd) = self.systemd.clone() else { return Ok(()) };
+        self.watch_forks();
         self.account_for_ends(&systemd);
         // What an action changes in the ledger may call for another.
         for _ in 0..4 {
@@ -518,14 +527,31 @@ impl Driver {
         }
     }
 
+    /// Who is refused a process may give up at once, so units are watched from before their program is executed.
+    fn watch_forks(&mut self) {
+        let Some(forks) = &mut self.forks else { return };
+        for unit in self.units.values() {
+            let is_up = match unit.active {
+                ActiveState::Activating | ActiveState::Reloading => true,
+                ActiveState::Active => unit.sub != "exited",
+                ActiveState::Inactive | ActiveState::Failed | ActiveState::Deactivating => false,
+            };
+            if is_up && !unit.slice.is_empty() {
+                forks.watch(&unit.slice, &unit.name);
+            }
+        }
+        for name in forks.refused() {
+            if let Some(unit) = self.units.get_mut(&name) {
+                unit.was_refused_a_process = true;
+            }
+        }
+    }
+
     /// What an ended unit used is asked before its end is told, because afterwards it is let go.
     fn account_for_ends(&mut self, systemd: &Systemd) {
         for unit in self.units.values_mut() {
             let is_due = unit.is_loaded && unit.usage.is_none() && unit.has_ended() && unit.task.is_some();
             if is_due && !self.busy.contains(&unit.name) {
-                if let Some(refused) = cgroup::forks_refused(&unit.slice, &unit.name) {
-                    unit.forks_refused = refused;
-                }
                 self.busy.insert(unit.name.clone());
                 self.operations.account(systemd.clone(), unit.name.clone());
             }

@@ -5,12 +5,12 @@
 //! the three the same way ([`drover_core::unit::reconcile`]).
 //!
 //! Tasks, all started below [`run`] and ended by its token:
-//! * the driver ([`driver`]) owns the state. Its inputs: the session's channel (64), operations' ends (256), systemd's merged
+//! * the driver (`driver`) owns the state. Its inputs: the session's channel (64), operations' ends (256), systemd's merged
 //!   changes (one entry a unit). When it is slow, the session stops reading and the leader notices.
-//! * the session ([`session`]) keeps the conversation with the leader. It is told statuses over a channel of 64 that the driver
+//! * the session (`session`) keeps the conversation with the leader. It is told statuses over a channel of 64 that the driver
 //!   waits for room in, without ceasing to do its other work.
-//! * an operation ([`operations`]) is one call to systemd or one question to the journal; 8 starts at once, 512 others.
-//! * a log stream ([`logs`]) is a blocking reader and a sender, at most 64.
+//! * an operation (`operations`) is one call to systemd or one question to the journal; 8 starts at once, 512 others.
+//! * a log stream (`logs`) is a blocking reader and a sender, at most 64.
 
 mod config;
 mod driver;

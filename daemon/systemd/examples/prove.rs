@@ -586,7 +586,7 @@ impl Bench {
             ensure!(Instant::now() < until, "left: {}", run("ls", &["-laR", "/var/lib/drover", "/var/lib/private/drover"])?);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        while self.systemd.list("drover-sweep*").await?.len() > 0 {
+        while !self.systemd.list("drover-sweep*").await?.is_empty() {
             ensure!(Instant::now() < until, "the sweeping unit stays: {:?}", self.systemd.list("drover-sweep*").await?);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

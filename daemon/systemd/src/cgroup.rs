@@ -1,6 +1,8 @@
 //! What the kernel enforces here, and what it refused a task.
 
-use std::collections::BTreeSet;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::path::{Path, PathBuf};
 
 const ROOT: &str = "/sys/fs/cgroup";
@@ -14,10 +16,55 @@ pub fn enforced_controllers(manager_cgroup: Option<&Path>) -> BTreeSet<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-/// How often the kernel refused a unit another process, as long as its control group is there.
-pub fn forks_refused(slice: &str, unit: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(directory_of(slice, unit).join("pids.events")).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("max ")).and_then(|count| count.parse().ok())
+/// Hears when the kernel refuses a unit another process. A unit's control group is removed with its last process, so its
+/// counters cannot be read after its end; the kernel's notification stays.
+#[derive(Debug)]
+pub struct ForkWatch {
+    inotify: Inotify,
+    units: HashMap<WatchDescriptor, String>,
+    watched: BTreeSet<String>,
+}
+
+impl ForkWatch {
+    /// Watches nothing yet.
+    ///
+    /// # Errors
+    /// The machine has no inotify instance left.
+    pub fn new() -> io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        Ok(Self { inotify, units: HashMap::new(), watched: BTreeSet::new() })
+    }
+
+    /// Watches a unit from now on, if its control group is there. Calling it again does nothing.
+    pub fn watch(&mut self, slice: &str, unit: &str) {
+        if self.watched.contains(unit) {
+            return;
+        }
+        let file = directory_of(slice, unit).join("pids.events");
+        if let Ok(descriptor) = self.inotify.add_watch(&file, AddWatchFlags::IN_MODIFY) {
+            self.units.insert(descriptor, unit.to_owned());
+            self.watched.insert(unit.to_owned());
+        }
+    }
+
+    /// The units that were refused a process since the last call. Does not wait.
+    pub fn refused(&mut self) -> Vec<String> {
+        let mut refused = Vec::new();
+        while let Ok(events) = self.inotify.read_events() {
+            for event in events {
+                if event.mask.contains(AddWatchFlags::IN_MODIFY) {
+                    refused.extend(self.units.get(&event.wd).cloned());
+                }
+                // The control group is gone, and the watch with it.
+                if event.mask.contains(AddWatchFlags::IN_IGNORED)
+                    && let Some(unit) = self.units.remove(&event.wd)
+                {
+                    self.watched.remove(&unit);
+                }
+            }
+        }
+        refused
+    }
 }
 
 /// `drover-apps-web.slice` lies in `drover-apps.slice` in `drover.slice`, below the root PID 1 was given.

@@ -64,8 +64,8 @@ pub struct ObservedUnit {
     pub slice: String,
     /// What it used, as far as accounted.
     pub usage: Option<Usage>,
-    /// How often the kernel refused it another process (`max` in `pids.events`).
-    pub forks_refused: u64,
+    /// Whether the kernel refused it another process.
+    pub was_refused_a_process: bool,
 }
 
 impl ObservedUnit {

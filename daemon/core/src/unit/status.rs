@@ -164,12 +164,9 @@ fn after_failure(unit: &ObservedUnit, spec: &TaskSpec) -> Verdict {
         {
             failed(Reason::Exec, format!("{words} (systemd's status {code})"))
         }
-        "exit-code" if unit.forks_refused > 0 => failed(
+        "exit-code" if unit.was_refused_a_process => failed(
             Reason::ExitCode,
-            format!(
-                "exited with status {code}; the kernel refused it another process {} times: it reached TasksMax",
-                unit.forks_refused
-            ),
+            format!("exited with status {code}, after the kernel refused it another process: it had reached its TasksMax"),
         ),
         "exit-code" => failed(Reason::ExitCode, format!("exited with status {code}")),
         "signal" => failed(Reason::Signal, format!("its main process was ended by {signal}, which drover did not send")),

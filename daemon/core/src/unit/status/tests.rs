@@ -134,9 +134,9 @@ fn limits_explain_ends() {
     let verdict = status_of(&unit("failed/failed timeout 2/15"), &timed, None).unwrap();
     assert_eq!(verdict.message, "it ran longer than 2 min and was ended");
     let mut forked = unit("failed/failed exit-code 1/254");
-    forked.forks_refused = 3;
+    forked.was_refused_a_process = true;
     let verdict = status_of(&forked, &spec(), None).unwrap();
-    assert!(verdict.message.contains("refused it another process 3 times: it reached TasksMax"), "{}", verdict.message);
+    assert!(verdict.message.contains("refused it another process: it had reached its TasksMax"), "{}", verdict.message);
 }
 
 #[test]
