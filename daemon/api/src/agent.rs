@@ -158,4 +158,3 @@ pub struct LogLine {
     /// The line.
     pub message: String,
 }
-

@@ -2,7 +2,7 @@
 //!
 //! Every task starts with [`DEFAULTS`]; `properties` of an app or job loosen or tighten them one by one, in the words of unit
 //! files (`ProtectHome=read-only`, `LimitNOFILE=65536`). The list of what may be said is closed: what would let a task out of
-//! its slice, run something beside it, or become somebody it is not, is refused with the reason ([`table`]).
+//! its slice, run something beside it, or become somebody it is not, is refused with the reason (`table`).
 //!
 //! [`check`] is for whoever takes definitions from users; [`resolve`] is for the unit plan. Both read the same table.
 

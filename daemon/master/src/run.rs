@@ -73,7 +73,13 @@ async fn serve(
     let config = Arc::new(config);
     let agents = Arc::new(Agents::new(config.agent_heartbeat));
     let board = Arc::new(Board::default());
-    let api = Arc::new(Api::new(consensus.clone(), Arc::clone(&agents), Arc::clone(&board), Arc::clone(&config), credentials.clone()));
+    let api = Arc::new(Api::new(
+        consensus.clone(),
+        Arc::clone(&agents),
+        Arc::clone(&board),
+        Arc::clone(&config),
+        credentials.clone(),
+    ));
     let api_socket = listen(config.api_listen, "the API", "api_listen").await?;
     let cluster_socket = listen(config.cluster_listen, "other nodes", "cluster_listen").await?;
 

@@ -17,7 +17,6 @@ use std::time::Duration;
 /// Where the daemon keeps what it must not lose, unless told otherwise.
 pub(crate) const DATA_DIR: &str = "/var/lib/droverd";
 
-
 /// What the file says, resolved.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
@@ -63,16 +62,15 @@ impl Config {
     /// # Errors
     /// [`ConfigError`]; a faulty file is told with every fault it has.
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
-        let content = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let content =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
         Self::parse(&content, &host_name(), path)
     }
 
     fn parse(content: &str, host: &str, path: &Path) -> Result<Self, ConfigError> {
-        let table: toml::Table = content.parse().map_err(|error: toml::de::Error| ConfigError::NotToml {
-            path: path.to_owned(),
-            message: error.to_string(),
-        })?;
+        let table: toml::Table = content
+            .parse()
+            .map_err(|error: toml::de::Error| ConfigError::NotToml { path: path.to_owned(), message: error.to_string() })?;
         let mut faults = Vec::new();
         let mut reader = Reader::new(table, &mut faults);
         let name = reader.value("name", host.to_owned(), text);
@@ -154,7 +152,10 @@ fn master(reader: &mut Reader<'_>, name: &str, data_dir: &Path) -> MasterConfig 
         ..default
     };
     if config.election_timeout < config.heartbeat_interval * 4 {
-        reader.fault("election_timeout", "must be at least four times heartbeat_interval, or followers stand for election while the leader lives");
+        reader.fault(
+            "election_timeout",
+            "must be at least four times heartbeat_interval, or followers stand for election while the leader lives",
+        );
     }
     if config.agent_timeout.0 < config.agent_heartbeat.0 * 2 {
         reader.fault("agent_timeout", "must be at least twice agent_heartbeat, or healthy agents count as unreachable");
