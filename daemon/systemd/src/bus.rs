@@ -84,10 +84,13 @@ impl Error {
         let last = name.rsplit('.').next().unwrap_or(name);
         match last {
             "UnitExists" => None,
-            "ENOMEM" | "NoMemory" | "LimitsExceeded" | "E2BIG" | "ENFILE" | "EMFILE" | "ENOSPC" => {
-                Some(StartRefusal::Resources(message.clone()))
+            // What it says of a description it does not take; the same task would be refused again.
+            "InvalidArgs" | "PropertyReadOnly" | "UnknownProperty" | "BadUnitSetting" | "InvalidSignature" | "ENXIO" | "EINVAL"
+            | "EBADMSG" | "E2BIG" | "EOPNOTSUPP" | "NotSupported" => {
+                Some(StartRefusal::Description(format!("{message} ({last})")))
             }
-            _ => Some(StartRefusal::Description(format!("{message} ({last})"))),
+            // Out of memory, going down, not allowed: the node's trouble, not the task's.
+            _ => Some(StartRefusal::Resources(format!("{message} ({last})"))),
         }
     }
 }
