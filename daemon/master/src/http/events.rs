@@ -1,8 +1,8 @@
 //! Event streams (server-sent events), served by every master out of its own copy of the log: the id is the Raft index, so
 //! a client may resume at another master.
 //!
-//! One task per subscriber feeds a bounded channel. A client that lets it fill up is cut off, as Marathon does; it resumes
-//! with `Last-Event-ID`.
+//! One task per subscriber feeds a bounded channel. A client that lets it fill up and reads no more is cut off, as Marathon
+//! does; it resumes with `Last-Event-ID`.
 
 use super::{Api, Dialect, v2};
 use crate::clock;
@@ -22,6 +22,9 @@ use tokio::sync::mpsc;
 
 /// Frames a client may leave unread (`event_stream_max_outstanding_messages`).
 const OUTSTANDING_MAX: usize = 1024;
+
+/// A client that has left that many unread and reads nothing for this long is cut off.
+const STALLED: Duration = Duration::from_secs(10);
 
 /// A comment is sent after this much silence: clients take a quieter stream for a dead one.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -47,12 +50,11 @@ pub(super) fn serve_if_asked(api: &Arc<Api>, request: &Request<Incoming>) -> Opt
     let last = request.headers().get("last-event-id").and_then(|id| id.to_str().ok()?.trim().parse::<u64>().ok());
     let events = api.consensus.events();
     let follower = last.map_or_else(|| events.follow(), |last| events.follow_after(last));
-    let filter: BTreeSet<String> = {
-        let query = request.uri().query().unwrap_or_default();
-        query.split('&').filter_map(|pair| pair.strip_prefix("event_type=")).map(str::to_owned).collect()
-    };
+    let query = request.uri().query().unwrap_or_default();
+    let filter = query.split('&').filter_map(|pair| pair.strip_prefix("event_type=")).map(str::to_owned).collect();
+    let follows = dialect != Dialect::Drover || !query.split('&').any(|pair| pair == "follow=0");
     let (to_client, frames) = mpsc::channel(OUTSTANDING_MAX);
-    let subscriber = Subscriber { dialect, filter, to_client };
+    let subscriber = Subscriber { dialect, filter, follows, to_client };
     let api = Arc::clone(api);
     tokio::spawn(async move {
         subscriber.run(api, follower).await;
@@ -70,6 +72,8 @@ pub(super) fn serve_if_asked(api: &Arc<Api>, request: &Request<Incoming>) -> Opt
 struct Subscriber {
     dialect: Dialect,
     filter: BTreeSet<String>,
+    /// Otherwise what is buffered is sent, and the stream ends.
+    follows: bool,
     to_client: mpsc::Sender<Bytes>,
 }
 
@@ -77,7 +81,14 @@ impl Subscriber {
     async fn run(self, api: Arc<Api>, mut follower: Follower) {
         let mut opening = String::new();
         match self.dialect {
-            Dialect::Marathon => self.write(&mut opening, None, &v2::event_stream_attached(clock::now())),
+            Dialect::Marathon => {
+                let attached = v2::event_stream_attached(clock::now());
+                if self.wants(&attached.0) {
+                    write(&mut opening, None, &attached);
+                }
+                // Something, so that the client sees the stream begin.
+                opening.push_str(":\n\n");
+            }
             Dialect::Chronos | Dialect::Drover => opening.push_str(": events\n\n"),
         }
         if self.to_client.try_send(opening.into()).is_err() {
@@ -85,15 +96,21 @@ impl Subscriber {
         }
         let events = api.consensus.events();
         loop {
-            let frame = match tokio::time::timeout(HEARTBEAT, follower.next()).await {
+            let next = if self.follows {
+                tokio::time::timeout(HEARTBEAT, follower.next()).await.map(|entry| entry.map(Some))
+            } else {
+                Ok(follower.try_next())
+            };
+            let frame = match next {
                 Err(_) => ":\n\n".to_owned(),
-                Ok(Ok(entry)) => self.render(&entry),
+                Ok(Ok(Some(entry))) => self.render(&entry),
+                Ok(Ok(None)) => return,
                 Ok(Err(gap)) => {
-                    follower = events.follow_after(gap.newest);
-                    resync(&gap)
+                    follower = events.follow_after(gap.oldest);
+                    resync(self.dialect, &gap)
                 }
             };
-            if !frame.is_empty() && self.to_client.try_send(frame.into()).is_err() {
+            if !frame.is_empty() && self.to_client.send_timeout(frame.into(), STALLED).await.is_err() {
                 return;
             }
         }
@@ -110,25 +127,31 @@ impl Subscriber {
                     .collect()
             }
         };
+        let wanted: Vec<_> = frames.into_iter().filter(|(kind, _)| self.wants(kind)).collect();
         let mut out = String::new();
-        let last = frames.len().saturating_sub(1);
-        for (at, frame) in frames.iter().enumerate() {
-            self.write(&mut out, (at == last).then_some(entry.index), frame);
+        let last = wanted.len().saturating_sub(1);
+        for (at, frame) in wanted.iter().enumerate() {
+            write(&mut out, (at == last).then_some(entry.index), frame);
         }
         out
     }
 
-    fn write(&self, out: &mut String, id: Option<u64>, (kind, data): &(String, serde_json::Value)) {
-        if !self.filter.is_empty() && !self.filter.contains(kind) {
-            return;
-        }
-        if let Some(id) = id {
-            writeln!(out, "id: {id}").expect("a string takes everything");
-        }
-        write!(out, "event: {kind}\ndata: {data}\n\n").expect("a string takes everything");
+    fn wants(&self, kind: &str) -> bool {
+        self.filter.is_empty() || self.filter.contains(kind)
     }
 }
 
-fn resync(gap: &Gap) -> String {
-    format!("id: {}\nevent: resync\ndata: {{}}\n\n", gap.newest)
+fn write(out: &mut String, id: Option<u64>, (kind, data): &(String, serde_json::Value)) {
+    if let Some(id) = id {
+        writeln!(out, "id: {id}").expect("a string takes everything");
+    }
+    write!(out, "event: {kind}\ndata: {data}\n\n").expect("a string takes everything");
+}
+
+/// Tells a client that events are missing. Marathon's own clients fail on types they do not know, so they get a comment.
+fn resync(dialect: Dialect, gap: &Gap) -> String {
+    match dialect {
+        Dialect::Marathon => format!(": events are missing, read the state\nid: {}\n\n", gap.oldest),
+        Dialect::Chronos | Dialect::Drover => format!("id: {}\nevent: resync\ndata: {{}}\n\n", gap.oldest),
+    }
 }

@@ -28,6 +28,9 @@ use tokio_stream::wrappers::ReceiverStream;
 /// Lines are told this much later than they arrive, so that those of different nodes can be put in order.
 const REORDER: Duration = Duration::from_millis(250);
 
+/// An agent has this long to open its stream; one that does not is not waited for.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A followed task's lines are waited for this long after its end, because journal and status travel separately.
 const AFTER_END: Duration = Duration::from_millis(750);
 
@@ -145,7 +148,16 @@ impl Merger {
                 }
             }
         }
-        self.merge(&wanted, follower, &mut streams).await;
+        // What was opened by then is not on the list of expected streams any more, and is not touched.
+        let give_up_unopened = async {
+            tokio::time::sleep(OPEN_TIMEOUT).await;
+            opened.iter().for_each(|(_, stream)| self.api.agents.drop_stream(stream));
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = self.merge(&wanted, follower, &mut streams) => {}
+            () = give_up_unopened => {}
+        }
         for (agent, stream) in opened {
             self.api.agents.drop_stream(&stream);
             // An agent that is gone has no stream to close.
