@@ -167,7 +167,7 @@ pub(super) const REFUSED: &[(&str, &str)] = &[
     ("StartupCPUWeight", "follows from `cpus`"),
     ("CPUScheduling*", "would take the machine away from other tasks"),
     ("IOScheduling*", "say IOWeight instead"),
-    ("RuntimeMaxSec", "say `taskRunTimeMax` in the job instead; an app's instances are meant to stay"),
+    ("RuntimeMaxSec", "say `maxCompletionTime` in the job instead; an app's instances are meant to stay"),
     ("TimeoutStopSec", "say `taskKillGracePeriodSeconds` in the app instead"),
     ("TimeoutSec", "say TimeoutStartSec, and `taskKillGracePeriodSeconds` in the app"),
     ("SendSIGKILL", "a task that cannot be ended would hold its node for ever"),
