@@ -17,7 +17,7 @@ pub struct AgentConfig {
     pub masters: Vec<String>,
     /// What constraints look at.
     pub attributes: BTreeMap<String, String>,
-    /// What to offer. What is not said is what the machine has (see [``facts`).
+    /// What to offer. What is not said is what the machine has (see `facts`).
     pub resources: Amounts,
     /// Parts of `resources` kept for a role.
     pub reserved: BTreeMap<Role, Amounts>,

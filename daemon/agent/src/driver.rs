@@ -10,7 +10,7 @@
 
 use crate::ledger::LedgerFile;
 use crate::logs::Logs;
-use crate::operations::{Connection, Done, Operations, StartOutcome};
+use crate::operations::{Connection, Done, Operations, STARTS_MAX, StartOutcome};
 use crate::session::{FromLeader, Handles};
 use anyhow::Context;
 use drover_api::agent::{AgentMessage, AssignedTask, MasterMessage};
@@ -49,6 +49,12 @@ const GATHER: Duration = Duration::from_millis(20);
 /// Statuses in one message.
 const STATUSES_AT_ONCE: usize = 256;
 
+/// A journal that cannot be asked is taken for one that says nothing after so many tries, a second apart.
+const QUESTIONS_MAX: u32 = 10;
+
+/// How long starts under way are waited for at the end.
+const END: Duration = Duration::from_secs(5);
+
 /// Inputs taken in before the next reconciliation, when many wait.
 const INPUTS_AT_ONCE: usize = 256;
 
@@ -81,6 +87,8 @@ pub(crate) struct Driver {
     /// Units whose operation failed: left alone until the next tick.
     resting: BTreeSet<String>,
     evidence: BTreeMap<TaskId, Evidence>,
+    /// How often the journal could not be asked about a task.
+    questions: BTreeMap<TaskId, u32>,
     unanswered: BTreeSet<TaskId>,
     refused: BTreeMap<TaskId, StartRefusal>,
     has_heard_leader: bool,
@@ -89,8 +97,12 @@ pub(crate) struct Driver {
     outbox: BTreeSet<TaskId>,
     /// When the outbox is sent.
     send_at: Option<Instant>,
+    /// Starts under way.
+    starting: usize,
     is_listing: bool,
     is_sweeping: bool,
+    /// Whether the agent is about to end: nothing new is begun.
+    is_ending: bool,
     ticks: u64,
     ready: watch::Sender<bool>,
     told: String,
@@ -124,14 +136,17 @@ impl Driver {
             busy: BTreeSet::new(),
             resting: BTreeSet::new(),
             evidence: BTreeMap::new(),
+            questions: BTreeMap::new(),
             unanswered: BTreeSet::new(),
             refused: BTreeMap::new(),
             has_heard_leader: false,
             is_connected: false,
             outbox: BTreeSet::new(),
             send_at: None,
+            starting: 0,
             is_listing: false,
             is_sweeping: false,
+            is_ending: false,
             ticks: 0,
             ready,
             told: String::new(),
@@ -149,7 +164,7 @@ impl Driver {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let input = tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
+                () = shutdown.cancelled() => break,
                 input = Self::next_input(&mut self.session.from_leader, &mut self.changes, &mut self.done) => Some(input),
                 _ = ticks.tick() => Some(Input::Tick),
                 permit = self.session.to_leader.reserve(), if self.may_tell() && self.send_at.is_some_and(|at| at <= Instant::now()) => {
@@ -163,6 +178,28 @@ impl Driver {
             if let Some(input) = input {
                 self.take_in_all(input)?;
                 self.act()?;
+            }
+        }
+        self.end().await
+    }
+
+    /// Sees the starts under way through, so that none is left in doubt.
+    async fn end(mut self) -> anyhow::Result<()> {
+        self.is_ending = true;
+        let all = async {
+            while self.starting > 0
+                && let Some(done) = self.done.recv().await
+            {
+                self.take_in_all(Input::Done(done))?;
+                self.act()?;
+            }
+            Ok(())
+        };
+        match tokio::time::timeout(END, all).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                warn!("systemd has not answered all starts; the next agent will see what became of them");
+                Ok(())
             }
         }
     }
@@ -339,11 +376,19 @@ impl Driver {
             }
             Done::Investigated { task, unit, outcome } => {
                 self.busy.remove(&unit);
-                let evidence = outcome.unwrap_or_else(|error| {
-                    warn!(task_id = %task, %error, "the journal cannot be asked how the task ended");
-                    Evidence::Nothing
-                });
-                self.evidence.insert(task, evidence);
+                match outcome {
+                    Ok(evidence) => drop(self.evidence.insert(task, evidence)),
+                    Err(error) => {
+                        warn!(task_id = %task, %error, "the journal cannot be asked how {task} ended: {error}");
+                        let tries = self.questions.entry(task.clone()).or_default();
+                        *tries += 1;
+                        if *tries < QUESTIONS_MAX {
+                            self.resting.insert(unit);
+                        } else {
+                            self.evidence.insert(task, Evidence::Nothing);
+                        }
+                    }
+                }
             }
             Done::Swept { tasks, outcome } => {
                 self.is_sweeping = false;
@@ -373,6 +418,7 @@ impl Driver {
     }
 
     fn finish_start(&mut self, task: TaskId, unit: String, outcome: StartOutcome) {
+        self.starting -= 1;
         self.busy.remove(&unit);
         match outcome {
             StartOutcome::Made => match self.units.get_mut(&unit) {
@@ -409,9 +455,10 @@ impl Driver {
             }
             present.insert(unit.name);
         }
+        // The list may be older than a unit: one that is missing in it is looked at, not given up.
         let believed = self.units.values().filter(|unit| unit.is_loaded && !self.busy.contains(&unit.name));
-        let gone: Vec<String> = believed.map(|unit| unit.name.clone()).filter(|name| !present.contains(name)).collect();
-        gone.iter().for_each(|name| self.set_gone(name));
+        let missing: Vec<String> = believed.map(|unit| unit.name.clone()).filter(|name| !present.contains(name)).collect();
+        missing.into_iter().for_each(|name| self.observe(name));
     }
 
     fn tick(&mut self) {
@@ -442,6 +489,7 @@ impl Driver {
                 evidence: &self.evidence,
                 unanswered: &self.unanswered,
                 refused: &self.refused,
+                starts_max: if self.is_ending { 0 } else { STARTS_MAX.saturating_sub(self.starting) },
                 facts: &self.facts,
                 has_heard_leader: self.has_heard_leader,
                 now: now(),
@@ -488,6 +536,7 @@ impl Driver {
                 // Counted in its slice from now on. Whose it is is known when systemd has made it for us.
                 let expected = ObservedUnit { name: plan.name.clone(), slice: plan.slice.clone(), ..ObservedUnit::default() };
                 self.units.insert(plan.name.clone(), expected);
+                self.starting += 1;
                 self.operations.start(systemd.clone(), task, *plan);
             }
             UnitAction::Adopt { task, unit, invocation, reason } => {
@@ -507,6 +556,7 @@ impl Driver {
                 info!(task_id = %task, state, reason = ?status.reason, "{task} is {state}{colon}{words}");
                 if status.state.is_terminal() {
                     self.evidence.remove(&status.task);
+                    self.questions.remove(&status.task);
                     self.unanswered.remove(&status.task);
                     self.refused.remove(&status.task);
                 }
@@ -604,7 +654,7 @@ impl Driver {
     }
 
     fn rest(&mut self, unit: String, error: &drover_systemd::Error) {
-        warn!(unit, error = error as &dyn std::error::Error, "trying again in a moment");
+        warn!(unit, error = error as &dyn std::error::Error, "{unit}: {error}; trying again in a moment");
         self.resting.insert(unit);
     }
 

@@ -12,10 +12,13 @@ use tokio::sync::{Semaphore, mpsc};
 use tracing::{debug, warn};
 
 /// Starts under way at once: more only add latency, PID 1 takes them one by one.
-const STARTS_MAX: usize = 8;
+pub(crate) const STARTS_MAX: usize = 8;
 
 /// Other calls under way at once. A stop lasts as long as its task takes to end.
 const CALLS_MAX: usize = 512;
+
+/// Questions to the journal at once: each opens every journal file, and one of the few inotify instances a user has.
+const QUESTIONS_MAX: usize = 4;
 
 /// Units asked about at once when everything is listed.
 const OBSERVED_AT_ONCE: usize = 16;
@@ -80,6 +83,7 @@ pub(crate) struct Operations {
     done: mpsc::Sender<Done>,
     starts: Arc<Semaphore>,
     calls: Arc<Semaphore>,
+    questions: Arc<Semaphore>,
     manager: Manager,
 }
 
@@ -89,7 +93,8 @@ impl Operations {
         let (done, ends) = mpsc::channel(256);
         let starts = Arc::new(Semaphore::new(STARTS_MAX));
         let calls = Arc::new(Semaphore::new(CALLS_MAX));
-        (Self { done, starts, calls, manager }, ends)
+        let questions = Arc::new(Semaphore::new(QUESTIONS_MAX));
+        (Self { done, starts, calls, questions, manager }, ends)
     }
 
     pub(crate) fn start(&self, systemd: Systemd, task: TaskId, plan: UnitPlan) {
@@ -147,7 +152,7 @@ impl Operations {
 
     pub(crate) fn investigate(&self, task: TaskId, unit: String, invocation: Option<String>) {
         let manager = self.manager;
-        self.run(self.calls.clone(), async move {
+        self.run(self.questions.clone(), async move {
             let name = unit.clone();
             let read = move || journal::evidence(&name, invocation.as_deref(), manager, EVIDENCE_PATIENCE);
             let outcome = tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| Err(std::io::Error::other(error)));

@@ -26,6 +26,8 @@ pub struct View<'a> {
     pub unanswered: &'a BTreeSet<TaskId>,
     /// Tasks whose unit systemd would not make, and why.
     pub refused: &'a BTreeMap<TaskId, StartRefusal>,
+    /// How many starts may be begun now. The others wait without a trace, so that a crash does not leave them in doubt.
+    pub starts_max: usize,
     /// The node.
     pub facts: &'a NodeFacts,
     /// Whether a leader has told the whole assignment since the agent runs. Before, an unknown unit may be wanted.
@@ -103,16 +105,16 @@ pub enum UnitAction {
 /// Decides what to do. In order of task ids; the shell may do everything at once, since each action is about another unit
 /// or only about the ledger.
 pub fn reconcile(view: &View<'_>) -> Vec<UnitAction> {
-    let mut occupancy = Occupancy::new();
+    let mut room = Room { occupancy: Occupancy::new(), starts: view.starts_max };
     for unit in view.units.values().filter(|unit| unit.is_loaded || view.busy.contains(&unit.name)) {
-        *occupancy.entry(unit.slice.clone()).or_default() += 1;
+        *room.occupancy.entry(unit.slice.clone()).or_default() += 1;
     }
     let mut actions = Vec::new();
     let mut claimed = BTreeSet::new();
     for (id, task) in &view.ledger.tasks {
         let name = unit_name(id);
         let case = Case { id, task, unit: view.units.get(&name), is_busy: view.busy.contains(&name), name: &name, view };
-        case.decide(&mut occupancy, &mut actions);
+        case.decide(&mut room, &mut actions);
         claimed.insert(name);
     }
     if view.has_heard_leader {
@@ -148,6 +150,12 @@ fn stop_stray(unit: &ObservedUnit) -> Option<UnitAction> {
     }
 }
 
+/// What there is room for, used up as the tasks are gone through.
+struct Room {
+    occupancy: Occupancy,
+    starts: usize,
+}
+
 /// One task and everything that bears on it.
 struct Case<'a> {
     id: &'a TaskId,
@@ -159,20 +167,20 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    fn decide(&self, occupancy: &mut Occupancy, actions: &mut Vec<UnitAction>) {
+    fn decide(&self, room: &mut Room, actions: &mut Vec<UnitAction>) {
         match &self.task.phase {
-            Phase::Assigned => self.not_started(occupancy, actions),
+            Phase::Assigned => self.not_started(room, actions),
             Phase::Starting { boot } | Phase::Started { boot, .. } if *boot != self.view.facts.boot => {
                 let message = "its node was started anew, and with it all units";
                 actions.extend(self.report(&Verdict::new(TaskState::Gone, Reason::Reboot, message), None));
             }
-            Phase::Starting { .. } => self.may_be_started(occupancy, actions),
+            Phase::Starting { .. } => self.may_be_started(room, actions),
             Phase::Started { invocation, .. } => self.started(invocation, actions),
             Phase::Ended { invocation } => self.ended(invocation.as_deref(), actions),
         }
     }
 
-    fn not_started(&self, occupancy: &mut Occupancy, actions: &mut Vec<UnitAction>) {
+    fn not_started(&self, room: &mut Room, actions: &mut Vec<UnitAction>) {
         if !self.task.is_wanted {
             let reason = "it is not assigned any more and was never started";
             actions.push(UnitAction::Forget { task: self.id.clone(), reason });
@@ -181,7 +189,7 @@ impl Case<'_> {
             actions.extend(self.report(&Verdict::new(TaskState::Killed, Reason::KillRequested, message), None));
         } else if !self.is_busy {
             match self.unit.filter(|unit| unit.is_loaded) {
-                None => self.start("it is assigned to this node", occupancy, actions),
+                None => self.start("it is assigned to this node", room, actions),
                 Some(unit) if self.is_own(unit) => {
                     let reason = "the leader assigns a task whose unit is here, and the ledger has lost its start";
                     actions.extend(self.adopt(unit, reason));
@@ -196,10 +204,14 @@ impl Case<'_> {
         self.report(&Verdict::new(TaskState::Error, Reason::BadUnit, message), None)
     }
 
-    fn start(&self, reason: &'static str, occupancy: &mut Occupancy, actions: &mut Vec<UnitAction>) {
-        match plan(self.id, &self.task.spec, self.view.facts, occupancy) {
+    fn start(&self, reason: &'static str, room: &mut Room, actions: &mut Vec<UnitAction>) {
+        if room.starts == 0 {
+            return;
+        }
+        match plan(self.id, &self.task.spec, self.view.facts, &room.occupancy) {
             Ok(plan) => {
-                *occupancy.entry(plan.slice.clone()).or_default() += 1;
+                room.starts -= 1;
+                *room.occupancy.entry(plan.slice.clone()).or_default() += 1;
                 actions.push(UnitAction::Start { task: self.id.clone(), plan: Box::new(plan), reason });
                 actions.extend(self.report(&Verdict::new(TaskState::Starting, Reason::Normal, ""), None));
             }
@@ -211,7 +223,7 @@ impl Case<'_> {
     }
 
     /// The intent is on record and nothing else: the agent was cut off around the call, or the call is under way.
-    fn may_be_started(&self, occupancy: &mut Occupancy, actions: &mut Vec<UnitAction>) {
+    fn may_be_started(&self, room: &mut Room, actions: &mut Vec<UnitAction>) {
         match self.unit {
             Some(unit) if unit.is_loaded && self.is_own(unit) => {
                 actions.extend(self.adopt(unit, "its start was on record, and its unit is there"));
@@ -232,7 +244,7 @@ impl Case<'_> {
                         let verdict = Verdict::new(TaskState::Killed, Reason::KillRequested, why);
                         actions.extend(self.report(&verdict, None));
                     }
-                    None => self.start("systemd's answer to its start was lost, and no such unit was made", occupancy, actions),
+                    None => self.start("systemd's answer to its start was lost, and no such unit was made", room, actions),
                 }
             }
             _ => self.vanished(None, actions),
@@ -278,17 +290,16 @@ impl Case<'_> {
                     has_failed: false,
                     reason: "its end is on record",
                 }),
-                ActiveState::Active | ActiveState::Reloading | ActiveState::Activating
-                    if unit.invocation.as_deref() != invocation =>
-                {
-                    let reason = "it was started again by hand after its task had ended".to_owned();
+                ActiveState::Active | ActiveState::Reloading | ActiveState::Activating => {
+                    let reason = if unit.invocation.as_deref() == invocation {
+                        "its task was given up for lost"
+                    } else {
+                        "it was started again by hand after its task had ended"
+                    };
+                    let reason = reason.to_owned();
                     actions.push(UnitAction::Stop { task: Some(self.id.clone()), unit: self.name.to_owned(), reason });
                 }
-                ActiveState::Active
-                | ActiveState::Reloading
-                | ActiveState::Activating
-                | ActiveState::Inactive
-                | ActiveState::Deactivating => {}
+                ActiveState::Inactive | ActiveState::Deactivating => {}
             },
             None if !self.task.is_wanted && self.task.unacknowledged().is_none() && !self.is_busy => {
                 let reason = "the masters have its end on record";

@@ -107,6 +107,7 @@ impl Given {
             evidence: &self.evidence.into_iter().map(|(name, evidence)| (id(name), evidence)).collect(),
             unanswered: &self.unanswered.into_iter().map(id).collect(),
             refused: &self.refused.into_iter().map(|(name, refusal)| (id(name), refusal)).collect(),
+            starts_max: 200,
             facts: &facts(self.boot.unwrap_or("b1")),
             has_heard_leader: self.has_heard_leader,
             now: Timestamp(9),
@@ -199,6 +200,11 @@ fn ends_are_reported_then_cleaned_then_forgotten() {
         usage: None,
     };
     records.push(Record::Status(Box::new(status)));
+    for (invocation, why) in [("i1", "given up for lost"), ("i2", "started again by hand after its task had ended")] {
+        let why = if invocation == "i1" { format!("its task was {why}") } else { format!("it was {why}") };
+        Given { records: records.clone(), units: vec![running("a", invocation)], ..Given::default() }
+            .check(&[&format!("stop a: {why}")]);
+    }
     Given { records: records.clone(), units: vec![failed("a", "i1", 7)], ..Given::default() }
         .check(&["clean drover-a.service failed=true"]);
     Given { records: records.clone(), ..Given::default() }.check(&[]);
@@ -281,19 +287,23 @@ fn many_starts_at_once_are_spread_over_slices() {
     let names: Vec<String> = (0..130).map(|n| format!("t{n:03}")).collect();
     let mut ledger = Ledger::default();
     ledger.apply(&assigned(names.iter().map(|name| wanted(name, None)).collect()));
-    let actions = reconcile(&View {
+    let view = View {
         ledger: &ledger,
         units: &BTreeMap::new(),
         busy: &BTreeSet::new(),
         evidence: &BTreeMap::new(),
         unanswered: &BTreeSet::new(),
         refused: &BTreeMap::new(),
+        starts_max: 200,
         facts: &facts("b1"),
         has_heard_leader: true,
         now: Timestamp(1),
-    });
+    };
+    let actions = reconcile(&view);
     let second = actions.iter().filter(|action| tell(action).ends_with("drover-apps-web-_1.slice")).count();
     assert_eq!(second, 30);
+    let few: Vec<String> = reconcile(&View { starts_max: 1, ..view }).iter().map(tell).collect();
+    assert_eq!(few, ["start t000 in drover-apps-web.slice", "report t000 #1 Starting Normal"], "the others wait untouched");
 }
 
 /// A machine, its journal and the masters, as far as they matter here.
@@ -448,6 +458,7 @@ impl Node {
             evidence: &self.evidence,
             unanswered: &self.unanswered,
             refused: &BTreeMap::new(),
+            starts_max: 2,
             facts: &facts(&self.boot()),
             has_heard_leader: self.has_heard_leader,
             now: Timestamp(1),
@@ -526,7 +537,7 @@ impl Node {
     }
 
     fn settle(&mut self) {
-        for _ in 0..12 {
+        for _ in 0..15 {
             self.hear_leader();
             self.pass(usize::MAX, true);
             self.acknowledge();
