@@ -85,8 +85,8 @@ impl Error {
         match last {
             "UnitExists" => None,
             // What it says of a description it does not take; the same task would be refused again.
-            "InvalidArgs" | "PropertyReadOnly" | "UnknownProperty" | "BadUnitSetting" | "InvalidSignature" | "ENXIO" | "EINVAL"
-            | "EBADMSG" | "E2BIG" | "EOPNOTSUPP" | "NotSupported" => {
+            "InvalidArgs" | "PropertyReadOnly" | "UnknownProperty" | "BadUnitSetting" | "InvalidSignature" | "ENXIO"
+            | "EINVAL" | "EBADMSG" | "E2BIG" | "EOPNOTSUPP" | "NotSupported" => {
                 Some(StartRefusal::Description(format!("{message} ({last})")))
             }
             // Out of memory, going down, not allowed: the node's trouble, not the task's.
