@@ -87,6 +87,9 @@ def ask(method, path, body=None, timeout=SOON):
 
 powered_off = set()
 
+# When the scenario began, by each machine's own clock: what stands in a journal from before is another scenario's.
+began = {}
+
 
 def cut_power(machine):
     machine.crash()
@@ -134,6 +137,7 @@ def bring_up_cluster():
     is taken over and emptied."""
     start_all()
     powered_off.clear()
+    note_beginning()
     if masters[0].execute("test -e /var/lib/droverd/master/pki/identity.json")[0] == 0:
         empty_cluster()
         return
@@ -153,11 +157,17 @@ def bring_up_cluster():
 def bring_up_machine():
     """One machine that is master and agent, with nothing on it."""
     start_all()
+    note_beginning()
     only = masters[0]
     if only.execute("systemctl is-active --quiet droverd-standalone.service")[0] != 0:
         only.succeed("systemd-run --unit=droverd-standalone --property=Restart=always droverd standalone")
         only.wait_for_open_port(7070, timeout=SOON)
     empty_cluster()
+
+
+def note_beginning():
+    for machine in masters + agents:
+        began[machine.name] = machine.succeed("date +%s.%N").strip()
 
 
 def wait_whole(timeout=SOON):
@@ -311,17 +321,19 @@ def unit_facts(machine):
     return facts
 
 
+def journal(machine, *matches):
+    """What tasks with these journal fields wrote on the machine since the scenario began, line by line."""
+    # PID 1's own lines about a unit carry the unit's fields too; what the task wrote came by its output.
+    options = f"--quiet --no-pager --output=cat --since=@{began.get(machine.name, '0')}"
+    lines = machine.succeed(f"journalctl {options} _TRANSPORT=stdout {' '.join(shlex.quote(match) for match in matches)}")
+    return [line for line in lines.splitlines() if line]
+
+
 def app_journal(app):
     """Every line that instances of the app wrote, on all agents."""
-    return [line for agent in agents for line in _journal_lines(agent, f"DROVER_APP={app}")]
+    return [line for agent in agents for line in journal(agent, f"DROVER_APP={app}")]
 
 
 def job_journal(job):
     """Every line that runs of the job wrote, on all agents."""
-    return [line for agent in agents for line in _journal_lines(agent, f"DROVER_JOB={job}")]
-
-
-def _journal_lines(agent, match):
-    # PID 1's own lines about a unit carry the unit's fields too; what the task wrote came by its stdout.
-    lines = agent.succeed(f"journalctl --quiet --no-pager --output=cat {match} _TRANSPORT=stdout")
-    return [line for line in lines.splitlines() if line]
+    return [line for agent in agents for line in journal(agent, f"DROVER_JOB={job}")]

@@ -25,9 +25,9 @@ with subtest("slices follow ownership"):
         assert word in tree, tree
 
 with subtest("the journal can be asked by app and by task"):
-    lines = node.succeed("journalctl --no-pager --output=cat DROVER_APP=/shop/web _TRANSPORT=stdout").splitlines()
+    lines = journal(node, "DROVER_APP=/shop/web")
     assert sorted(lines) == sorted(f"hello from {task['id']}" for task in tasks), lines
-    one = node.succeed(f"journalctl --no-pager --output=cat DROVER_TASK={tasks[0]['id']} _TRANSPORT=stdout").splitlines()
+    one = journal(node, f"DROVER_TASK={tasks[0]['id']}")
     assert one == [f"hello from {tasks[0]['id']}"], one
     assert node.succeed(f"journalctl --no-pager --output=cat --unit '{tasks[0]['unit']}' _TRANSPORT=stdout").splitlines() == one
 
@@ -61,7 +61,7 @@ with subtest("a run of a job is a unit of its job's slice, and its output is fou
     worker = machine_of(run)
     eventually("its unit is there", lambda: worker.get_unit_property(run["unit"], "Slice") == "drover-jobs-report.slice")
     eventually("its output is there", lambda: job_journal("report") == ["counted"])
-    lines = worker.succeed(f"journalctl --no-pager --output=cat DROVER_RUN={run['run']} _TRANSPORT=stdout").split()
+    lines = journal(worker, f"DROVER_RUN={run['run']}")
     assert lines == ["counted"], lines
     eventually("it is over, and leaves no unit", lambda: run["unit"] not in task_units(worker))
     last = ask("GET", "/drover/v1/jobs/report")["job"]["last"]
