@@ -1,13 +1,13 @@
 //! Hands a request to the leader over the cluster listener, and its answer, streamed, back to the client.
 
-use super::Dialect;
+use bytes::Bytes;
 use drover_pki::Credentials;
-use drover_pki::client::{Body, ClusterClient};
+use drover_pki::client::{self, Body, ClientError, ClusterClient};
 use drover_pki::tls::Expect;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HOST, TRANSFER_ENCODING};
-use hyper::{Request, Response, StatusCode, Uri};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use hyper::http::request::Parts;
+use hyper::{Request, Response};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -31,29 +31,30 @@ impl Forwarder {
         Arc::clone(clients.entry(address.to_owned()).or_insert_with(make))
     }
 
-    pub(crate) async fn forward(&self, leader: &str, request: Request<Incoming>, dialect: Dialect) -> Response<Body> {
-        let (mut head, body) = request.into_parts();
+    /// Sends the request to the leader and returns its answer, whose body goes on streaming. Waits as long as it takes: the
+    /// caller gives up when somebody else leads.
+    pub(crate) async fn forward(&self, leader: &str, head: &Parts, body: &Bytes) -> Result<Response<Body>, ClientError> {
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-        let target = format!("https://{leader}{FORWARD_PREFIX}{path}");
-        let Ok(uri) = target.parse::<Uri>() else {
-            return dialect.refuse(StatusCode::BAD_REQUEST, "the request's path cannot be handed to the leader", "");
-        };
-        head.uri = uri;
-        for hop_by_hop in [HOST, CONNECTION, TRANSFER_ENCODING] {
-            head.headers.remove(hop_by_hop);
+        let mut request = Request::new(client::full(body.clone()));
+        *request.method_mut() = head.method.clone();
+        *request.uri_mut() = format!("{FORWARD_PREFIX}{path}").parse().expect("a path behind a prefix is a path");
+        *request.headers_mut() = head.headers.clone();
+        for not_for_the_next in [HOST, CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH] {
+            request.headers_mut().remove(not_for_the_next);
         }
-        let request = Request::from_parts(head, body.map_err(Into::into).boxed_unsync());
-        match self.client(leader).send(request).await {
-            Ok(response) => {
-                let (mut head, body) = response.into_parts();
-                head.headers.remove(CONNECTION);
-                head.version = hyper::Version::HTTP_11;
-                Response::from_parts(head, body.map_err(Into::into).boxed_unsync())
-            }
-            Err(error) => {
-                let why = format!("the leader at {leader} does not answer: {error}");
-                dialect.refuse(StatusCode::BAD_GATEWAY, &why, "try again in a few seconds: another master will lead by then")
-            }
-        }
+        let (mut head, body) = self.client(leader).send(request).await?.into_parts();
+        head.headers.remove(CONNECTION);
+        head.version = hyper::Version::HTTP_11;
+        Ok(Response::from_parts(head, body.map_err(Into::into).boxed_unsync()))
     }
+
+    /// Forgets the connection to a master that does not answer any more.
+    pub(crate) fn forget(&self, leader: &str) {
+        self.clients.lock().expect("nobody panics while holding the clients").remove(leader);
+    }
+}
+
+/// Whether the request certainly never left this master.
+pub(crate) fn was_not_sent(error: &ClientError) -> bool {
+    matches!(error, ClientError::Unreachable { .. } | ClientError::Timeout { .. } | ClientError::BadAddress(_))
 }

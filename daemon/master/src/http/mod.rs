@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! client ─▶ api listener ─▶ serve ─▶ leader? ─ yes ─▶ confirm (reads) ─▶ dialect ─▶ answer
-//!                                        └─── no ──▶ leader's cluster listener ─▶ serve there
+//!                                        └─── no ──▶ hand over: leader's cluster listener ─▶ serve there
 //! ```
 //! Each dialect plans with pure functions over the state, proposes commands, and answers in its own shapes and errors.
 
@@ -16,11 +16,11 @@ pub(crate) mod v2;
 use crate::agents::Agents;
 use crate::board::Board;
 use crate::config::MasterConfig;
-use crate::consensus::Consensus;
+use crate::consensus::{Consensus, Leadership};
 use bytes::Bytes;
 use drover_pki::Credentials;
 use drover_pki::client::{self, Body};
-use forward::Forwarder;
+use forward::{Forwarder, was_not_sent};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -32,6 +32,9 @@ use tokio::sync::Semaphore;
 
 /// How long a request waits for a leader to be elected before it is refused.
 const LEADER_WAIT: Duration = Duration::from_secs(5);
+
+/// Between two attempts to reach a leader that does not answer.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Everything the handlers share.
 pub(crate) struct Api {
@@ -125,21 +128,76 @@ impl Api {
         if path == "/ping" {
             return v2::ping();
         }
-        if !wants_stale(&request) {
-            match self.find_leader(origin).await {
-                Some(Leader::Me) => {}
-                Some(Leader::At(address)) => return self.forwarder.forward(&address, request, dialect).await,
-                None => return no_leader(dialect),
+        let stale = wants_stale(&request);
+        let (head, body) = request.into_parts();
+        let body = match read_body(body, self.config.limits.body).await {
+            Ok(body) => body,
+            Err(refused) => return refused.into_response(dialect, self.config.limits.body),
+        };
+        if !stale {
+            if let Some(answer) = self.hand_over(&head, &body, dialect, origin).await {
+                return answer;
             }
-            let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-            if is_read && self.consensus.confirm_leadership().await.is_err() {
+            if is_read(&head.method) && self.consensus.confirm_leadership().await.is_err() {
                 return no_leader(dialect);
             }
         }
-        let (head, body) = request.into_parts();
-        match read_body(body, self.config.limits.body).await {
-            Ok(body) => self.dispatch(dialect, &head, body).await,
-            Err(refused) => refused.into_response(dialect, self.config.limits.body),
+        self.dispatch(dialect, &head, body).await
+    }
+
+    /// The leader's answer, unless this master leads itself. While the leadership moves, what is known not to have reached
+    /// anybody, and every read, is tried again with the next leader.
+    async fn hand_over(&self, head: &Parts, body: &Bytes, dialect: Dialect, origin: Origin) -> Option<Response<Body>> {
+        let deadline = tokio::time::Instant::now() + LEADER_WAIT;
+        loop {
+            let address = match self.find_leader(origin, deadline).await {
+                Some(Leader::Me) => return None,
+                Some(Leader::At(address)) => address,
+                None => return Some(no_leader(dialect)),
+            };
+            let outcome = tokio::select! {
+                outcome = self.forwarder.forward(&address, head, body) => Some(outcome),
+                () = self.leader_is_not(&address) => None,
+            };
+            let (was_sent, why) = match outcome {
+                Some(Ok(answer)) => return Some(answer),
+                Some(Err(error)) => (!was_not_sent(&error), error.to_string()),
+                None => (true, "it does not lead any more".to_owned()),
+            };
+            self.forwarder.forget(&address);
+            if was_sent && !is_read(&head.method) {
+                let why = format!(
+                    "the leadership moved while the request was under way, so it is unknown whether it took effect: {why}"
+                );
+                return Some(dialect.refuse(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    &why,
+                    "look whether it did, and repeat it if not",
+                ));
+            }
+            if tokio::time::Instant::now() >= deadline {
+                let why = format!("the leader at {address} does not answer: {why}");
+                return Some(dialect.refuse(
+                    StatusCode::BAD_GATEWAY,
+                    &why,
+                    "try again in a few seconds: another master will lead by then",
+                ));
+            }
+            // The others notice soon as well; asking the same one again at once would spin.
+            tokio::select! {
+                () = self.leader_is_not(&address) => {}
+                () = tokio::time::sleep(RETRY_PAUSE) => {}
+            }
+        }
+    }
+
+    /// Until somebody else leads, or nobody does.
+    async fn leader_is_not(&self, address: &str) {
+        let mut leadership = self.consensus.leadership();
+        let differs = |now: &Leadership| now.is_me || now.leader.as_ref().is_none_or(|leader| leader.address != address);
+        // When consensus has ended there is no other leader to come; the request is answered or fails by itself.
+        if leadership.wait_for(differs).await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 
@@ -152,9 +210,9 @@ impl Api {
     }
 
     /// Who leads; waits a moment while nobody does.
-    async fn find_leader(&self, origin: Origin) -> Option<Leader> {
+    async fn find_leader(&self, origin: Origin, deadline: tokio::time::Instant) -> Option<Leader> {
         let mut leadership = self.consensus.leadership();
-        let found = tokio::time::timeout(LEADER_WAIT, async {
+        let found = tokio::time::timeout_at(deadline, async {
             loop {
                 {
                     let now = leadership.borrow_and_update();
@@ -172,6 +230,10 @@ impl Api {
         });
         found.await.ok().flatten()
     }
+}
+
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
 }
 
 enum Leader {
