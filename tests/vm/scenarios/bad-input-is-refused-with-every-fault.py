@@ -60,9 +60,18 @@ with subtest("reserved and root names are refused"):
     for name in ["/", "/web/restart", "/web/tasks", "/-web", "/a/b c"]:
         assert "/id" in paths(refused("POST", "/v2/apps", {"id": name, "cmd": "true"}, 422)), name
 
-with subtest("what systemd could not hold is refused before anything is started"):
-    answer = refused("POST", "/v2/apps", {"id": "/web", "cmd": "true", "env": {"1BAD": "x", "GOOD": "y"}}, 422)
-    assert any(path.startswith("/env") for path in paths(answer)), answer
+with subtest("an environment that no program can be given is refused, variable by variable"):
+    variables = {"A=B": "x", "NULL": "a\0b", "GOOD": "y"}
+    found = paths(refused("POST", "/v2/apps", {"id": "/web", "cmd": "true", "env": variables}, 422))
+    assert found == {"/env/A=B", "/env/NULL"}, found
+    long = 'import json; print(json.dumps({"id": "/web", "cmd": "true", "env": {"LONG": "x" * 131072}}))'
+    got, answer = request(master, "POST", "/v2/apps", data_command=f"python3 -c {shlex.quote(long)}")
+    assert got == 422 and paths(answer) == {"/env/LONG"}, (got, answer)
+
+with subtest("unit properties that are unknown or not a task's to ask for are refused"):
+    unit = {"CPUQuota": "fast", "NoSuchThing": "yes", "ExecStart": "/bin/sh", "MemoryMax": "1G"}
+    found = paths(refused("POST", "/v2/apps", {"id": "/web", "cmd": "true", "unit": unit}, 422))
+    assert {"/unit/CPUQuota", "/unit/NoSuchThing", "/unit/ExecStart"} <= found, found
 
 with subtest("an app that depends on itself is refused"):
     answer = refused("POST", "/v2/apps", {"id": "/web", "cmd": "true", "dependencies": ["/web"]}, 422)
@@ -107,12 +116,16 @@ with subtest("jobs: Chronos' statuses, with a sentence"):
         ("/v1/scheduler/iso8601", {"name": "j", "command": "true", "schedule": "every minute"}, (400,)),
         ("/v1/scheduler/iso8601", {"name": "j", "command": "true", "schedule": "R//PT0S"}, (400,)),
         ("/v1/scheduler/dependency", {"name": "j", "command": "true", "parents": []}, (400, 500)),
-        ("/v1/scheduler/dependency", {"name": "j", "command": "true", "parents": ["nobody"]}, (400,)),
         ("/v1/scheduler/dependency", {"name": "j", "command": "true", "parents": ["j"]}, (400,)),
     ]:
         got, answer = request(master, "POST", path, body)
         assert got in expected and answer["message"] and answer["status"], (path, body, got, answer)
     assert ask("GET", "/v1/scheduler/jobs") == []
+    # A set of jobs may be posted in any order, so only what closes a circle is refused.
+    ask("POST", "/v1/scheduler/dependency", {"name": "first", "command": "true", "parents": ["second"]})
+    got, answer = request(master, "POST", "/v1/scheduler/dependency", {"name": "second", "command": "true", "parents": ["first"]})
+    assert got == 400 and answer["message"], answer
+    assert [job["name"] for job in ask("GET", "/v1/scheduler/jobs")] == ["first"]
     got, answer = request(master, "GET", "/v1/scheduler/job/nobody")
     assert got == 400 and "nobody" in answer["message"], answer
 
