@@ -8,6 +8,7 @@
 //!  clock ─▶ Tick ────────┘
 //! ```
 
+use crate::chain;
 use crate::ledger::LedgerFile;
 use crate::logs::Logs;
 use crate::operations::{Connection, Done, Operations, STARTS_MAX, StartOutcome};
@@ -371,7 +372,7 @@ impl Driver {
                 self.is_listing = false;
                 match outcome {
                     Ok(listed) => self.compare(listed),
-                    Err(error) => warn!(error = &error as &dyn std::error::Error, "units cannot be listed, trying again later"),
+                    Err(error) => warn!("units cannot be listed, trying again later: {}", chain(&error)),
                 }
             }
             Done::Investigated { task, unit, outcome } => {
@@ -398,7 +399,7 @@ impl Driver {
                         records.push(Record::Swept { tasks });
                     }
                     Err(error) => {
-                        warn!(error = &error as &dyn std::error::Error, "directories of ended tasks stay, trying again later");
+                        warn!("directories of ended tasks stay, trying again later: {}", chain(&error));
                     }
                 }
             }
@@ -654,7 +655,7 @@ impl Driver {
     }
 
     fn rest(&mut self, unit: String, error: &drover_systemd::Error) {
-        warn!(unit, error = error as &dyn std::error::Error, "{unit}: {error}; trying again in a moment");
+        warn!(unit, "{unit}: {}; trying again in a moment", chain(error));
         self.resting.insert(unit);
     }
 

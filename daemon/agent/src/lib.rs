@@ -76,6 +76,12 @@ pub async fn run(config: AgentConfig, ready: watch::Sender<bool>, shutdown: Canc
     ended
 }
 
+/// An error with everything that caused it, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 /// systemd's version, once it can be asked; `None` if that is not wanted any more.
 async fn find_systemd(manager: Manager, shutdown: &CancellationToken) -> Option<u32> {
     loop {
@@ -85,7 +91,7 @@ async fn find_systemd(manager: Manager, shutdown: &CancellationToken) -> Option<
         };
         match asked.await {
             Ok(version) => return Some(facts::leading_number(&version)),
-            Err(error) => warn!(error = &error as &dyn std::error::Error, "systemd cannot be asked yet"),
+            Err(error) => warn!("systemd cannot be asked yet: {}", chain(&error)),
         }
         tokio::select! {
             () = tokio::time::sleep(RETRY) => {}

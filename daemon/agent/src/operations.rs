@@ -176,7 +176,7 @@ impl Operations {
             loop {
                 match connect(manager).await {
                     Ok(connection) => return Done::Connected(Box::new(connection)),
-                    Err(error) => warn!(error = &error as &dyn std::error::Error, "cannot reach systemd, trying again"),
+                    Err(error) => warn!("cannot reach systemd, trying again: {}", crate::chain(&error)),
                 }
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(RECONNECT.1);

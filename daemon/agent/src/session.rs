@@ -34,6 +34,9 @@ const HEARTBEAT_DEFAULT: Millis = Millis::from_secs(3);
 /// A leader that is silent for so many heartbeats is given up.
 const SILENT_HEARTBEATS: u32 = 3;
 
+/// How often a session looks whether its certificate is about to run out.
+const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
+
 /// Longest line a leader may send: an assignment of a few thousand tasks.
 const LINE_BYTES_MAX: usize = 64 << 20;
 
@@ -168,7 +171,7 @@ impl Session {
                 }
                 self.leader.send_replace(None);
                 if connected {
-                    warn!(master, why = %left, "the leader is lost, looking for another");
+                    warn!(master, "the leader {master} is lost, looking for another: {}", crate::chain(&left));
                     if self.to_driver.send(FromLeader::Lost).await.is_err() {
                         return;
                     }
@@ -177,7 +180,7 @@ impl Session {
                     self.masters.push(master);
                     break;
                 }
-                debug!(master, why = %left, "no leader there");
+                debug!(master, "no leader at {master}: {}", crate::chain(&left));
             }
             wait = if was_connected { RETRY.0 } else { (wait * 2).min(RETRY.1) };
             tokio::time::sleep(jittered(wait)).await;
@@ -202,6 +205,7 @@ impl Session {
 
         let mut heartbeat = HEARTBEAT_DEFAULT;
         let mut beat = ticks(heartbeat);
+        let mut renewal = tokio::time::interval(RENEWAL_CHECK);
         let mut heard = tokio::time::Instant::now();
         loop {
             let silence = Duration::from_millis(heartbeat.0) * SILENT_HEARTBEATS;
@@ -215,7 +219,7 @@ impl Session {
                             *connected = true;
                             heartbeat = interval;
                             beat = ticks(heartbeat);
-                            info!(master, "connected to the leader");
+                            info!(master, "connected to the leader {master}");
                             self.remember(master, masters);
                             self.leader.send_replace(Some(client.clone()));
                             self.tell_driver(FromLeader::Connected).await?;
@@ -235,9 +239,25 @@ impl Session {
                     let greeting = self.greeting();
                     say(&to_wire, greeting).await?;
                 }
+                _ = renewal.tick(), if *connected => self.renew_if_due(&client).await,
                 _ = beat.tick() => say(&to_wire, AgentMessage::Heartbeat).await?,
                 () = tokio::time::sleep_until(heard + silence) => return Err(Left::Silent(silence)),
             }
+        }
+    }
+
+    /// Gets a new certificate while the old one is still good. The next connection shows it.
+    async fn renew_if_due(&mut self, client: &ClusterClient) {
+        if !self.credentials.is_renewal_due() {
+            return;
+        }
+        match tokio::time::timeout(ANSWER_TIMEOUT, drover_pki::join::renew(&self.credentials, client)).await {
+            Ok(Ok(renewed)) => {
+                info!("the node's certificate is renewed");
+                self.credentials = renewed;
+            }
+            Ok(Err(error)) => warn!("the certificate is not renewed: {}", crate::chain(&error)),
+            Err(_) => warn!("the certificate is not renewed: the leader did not answer in time"),
         }
     }
 
