@@ -53,6 +53,9 @@ const STATUSES_AT_ONCE: usize = 256;
 /// A journal that cannot be asked is taken for one that says nothing after so many tries, a second apart.
 const QUESTIONS_MAX: u32 = 10;
 
+/// Shortest time between two reconciliations: each goes through every task, and one start alone is a dozen inputs.
+const BETWEEN_ACTS: Duration = Duration::from_millis(10);
+
 /// How long starts under way are waited for at the end.
 const END: Duration = Duration::from_secs(5);
 
@@ -98,6 +101,9 @@ pub(crate) struct Driver {
     outbox: BTreeSet<TaskId>,
     /// When the outbox is sent.
     send_at: Option<Instant>,
+    acted_at: Instant,
+    /// When what was taken in is reconciled.
+    act_at: Option<Instant>,
     /// Starts under way.
     starting: usize,
     is_listing: bool,
@@ -144,6 +150,8 @@ impl Driver {
             is_connected: false,
             outbox: BTreeSet::new(),
             send_at: None,
+            acted_at: Instant::now(),
+            act_at: None,
             starting: 0,
             is_listing: false,
             is_sweeping: false,
@@ -174,10 +182,14 @@ impl Driver {
                     self.send_at = (!self.outbox.is_empty()).then(Instant::now);
                     None
                 }
+                () = sleep_until(self.act_at), if self.act_at.is_some() => None,
                 () = sleep_until(self.send_at), if self.may_tell() && self.send_at.is_some_and(|at| at > Instant::now()) => None,
             };
             if let Some(input) = input {
                 self.take_in_all(input)?;
+                self.act_at.get_or_insert(self.acted_at + BETWEEN_ACTS);
+            }
+            if self.act_at.is_some_and(|at| at <= Instant::now()) {
                 self.act()?;
             }
         }
@@ -233,6 +245,10 @@ impl Driver {
     /// Takes in one input and what else waits already: a burst is reconciled once.
     fn take_in_all(&mut self, first: Input) -> anyhow::Result<()> {
         let mut records = Vec::new();
+        // News first: a start that is through has left its traces there, and need not be asked about.
+        if let Some(news) = self.changes.as_mut().and_then(Changes::take) {
+            self.take_in(Input::News(news), &mut records);
+        }
         self.take_in(first, &mut records);
         for _ in 0..INPUTS_AT_ONCE {
             if let Ok(done) = self.done.try_recv() {
@@ -465,6 +481,7 @@ impl Driver {
     fn tick(&mut self) {
         self.ticks += 1;
         self.resting.clear();
+        self.forget_what_is_over();
         if self.ticks.is_multiple_of(RESYNC_TICKS) {
             self.list();
         }
@@ -476,6 +493,8 @@ impl Driver {
 
     /// Reconciles, puts what follows on record, then does it.
     fn act(&mut self) -> anyhow::Result<()> {
+        self.acted_at = Instant::now();
+        self.act_at = None;
         // Without systemd what is known of its units is old, and nothing can be done about them.
         let Some(systemd) = self.systemd.clone() else { return Ok(()) };
         self.watch_forks();
@@ -504,7 +523,6 @@ impl Driver {
                 self.carry_out(&systemd, action);
             }
         }
-        self.forget_what_is_over();
         if !*self.ready.borrow() {
             self.ready.send_replace(true);
         }

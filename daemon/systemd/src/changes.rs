@@ -119,15 +119,19 @@ impl Changes {
     /// Safe to cancel: what is not returned is not taken.
     pub async fn next(&mut self) -> News {
         loop {
-            let arrived = self.shared.arrived.notified();
-            {
-                let mut news = self.shared.news();
-                if !news.is_empty() {
-                    return std::mem::take(&mut *news);
-                }
+            if let Some(news) = self.take() {
+                return news;
             }
-            arrived.await;
+            // A notice that came in between is kept by the notifier: there is one waiter.
+            self.shared.arrived.notified().await;
         }
+    }
+
+    /// What has happened already, without waiting. All that systemd said before a unit job ended is in it when the call that
+    /// waited for that job returns.
+    pub fn take(&mut self) -> Option<News> {
+        let mut news = self.shared.news();
+        (!news.is_empty()).then(|| std::mem::take(&mut *news))
     }
 }
 

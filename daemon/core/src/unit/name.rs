@@ -77,9 +77,13 @@ fn segments(app: &AppId) -> Vec<&str> {
 
 /// systemd's escaping: `\x2d` for what is not a letter, a digit or in `also`.
 fn escape(text: &str, also: &[u8]) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || also.contains(&byte);
+    if text.bytes().all(is_plain) {
+        return text.to_owned();
+    }
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || also.contains(&byte) {
+        if is_plain(byte) {
             escaped.push(char::from(byte));
         } else {
             escaped.push_str(&format!("\\x{byte:02x}"));
