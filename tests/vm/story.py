@@ -30,6 +30,14 @@ def eventually(what, check, timeout=SOON):
         time.sleep(0.25)
 
 
+def unchanged(after, before):
+    """Requires that two maps say the same; tells what differs if they do not."""
+    gone = {key: before[key] for key in before if key not in after}
+    new = {key: after[key] for key in after if key not in before}
+    other = {key: (before[key], after[key]) for key in before if key in after and before[key] != after[key]}
+    assert not (gone or new or other), f"gone: {gone}; new: {new}; changed: {other}"
+
+
 # Requests.
 
 

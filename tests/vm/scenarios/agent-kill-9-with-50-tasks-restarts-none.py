@@ -23,10 +23,10 @@ with subtest("the agent is killed by force and comes back by itself"):
     )
 
 with subtest("no task restarted"):
-    assert unit_facts(node) == before
+    unchanged(unit_facts(node), before)
     wait_node(node, "up")
-    assert invocations(wait_running("/many", 50)) == invocations(tasks)
-    assert unit_facts(node) == before
+    unchanged(invocations(wait_running("/many", 50)), invocations(tasks))
+    unchanged(unit_facts(node), before)
 
 with subtest("the new agent governs the old tasks: it can end them, and it notices their death"):
     victim = tasks[0]
@@ -38,11 +38,11 @@ with subtest("the new agent governs the old tasks: it can end them, and it notic
 with subtest("a stopped and started agent is the same to the tasks"):
     kept = unit_facts(node)
     node.succeed("systemctl stop droverd-agent.service")
-    assert unit_facts(node) == kept
+    unchanged(unit_facts(node), kept)
     node.succeed("systemctl start droverd-agent.service")
     wait_node(node, "up")
-    assert invocations(wait_running("/many", 50)) == invocations(after)
-    assert unit_facts(node) == kept
+    unchanged(invocations(wait_running("/many", 50)), invocations(after))
+    unchanged(unit_facts(node), kept)
 
 with subtest("and the cluster still ends them all when asked"):
     change("/many", {"instances": 0})
