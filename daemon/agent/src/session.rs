@@ -22,11 +22,15 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-/// How long a master may take to answer at all.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a master may take to answer at all: little at first, because one that lost its power takes for ever and the next
+/// one may lead; more with every round, because a loaded one takes long.
+const ANSWER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
-/// First and longest wait between two rounds over all masters.
+/// First and longest wait between two rounds over all masters…
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// …and the longest while an election is likely to be under way.
+const RETRY_ELECTION: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(15));
 
 /// Until the leader has said otherwise.
 const HEARTBEAT_DEFAULT: Millis = Millis::from_secs(3);
@@ -152,6 +156,8 @@ enum Left {
 impl Session {
     async fn run(mut self) {
         let mut wait = RETRY.0;
+        let mut patience = ANSWER.0;
+        let mut lost: Option<(String, tokio::time::Instant)> = None;
         loop {
             let mut candidates: VecDeque<String> = self.masters.iter().cloned().collect();
             let mut asked: Vec<String> = Vec::new();
@@ -162,10 +168,12 @@ impl Session {
                 }
                 asked.push(master.clone());
                 let mut connected = false;
-                let left = self.converse(&master, &mut connected).await;
+                let left = self.converse(&master, patience, &mut connected).await;
                 was_connected |= connected;
                 match &left {
                     Left::NoDriver => return,
+                    // A follower may not have noticed yet that the leader is gone; its turn comes last.
+                    Left::NotLeading(Some(leader)) if lost.as_ref().is_some_and(|(lost, _)| lost == leader) => {}
                     Left::NotLeading(Some(leader)) if !asked.contains(leader) => candidates.push_front(leader.clone()),
                     _ => {}
                 }
@@ -177,30 +185,41 @@ impl Session {
                     }
                     // What led a moment ago is the least likely to lead now.
                     self.masters.retain(|known| *known != master);
-                    self.masters.push(master);
+                    self.masters.push(master.clone());
+                    lost = Some((master, tokio::time::Instant::now()));
                     break;
                 }
                 debug!(master, "no leader at {master}: {}", crate::chain(&left));
             }
-            wait = if was_connected { RETRY.0 } else { (wait * 2).min(RETRY.1) };
+            let is_election = lost.as_ref().is_some_and(|(_, at)| at.elapsed() < RETRY_ELECTION.1);
+            let longest = if is_election { RETRY_ELECTION.0 } else { RETRY.1 };
+            (wait, patience) = match was_connected {
+                true => (RETRY.0, ANSWER.0),
+                false => ((wait * 2).min(longest), (patience * 2).min(ANSWER.1)),
+            };
             tokio::time::sleep(jittered(wait)).await;
         }
     }
 
     /// Talks to one master for as long as it leads.
-    async fn converse(&mut self, master: &str, connected: &mut bool) -> Left {
-        match self.try_converse(master, connected).await {
+    async fn converse(&mut self, master: &str, patience: Duration, connected: &mut bool) -> Left {
+        match self.try_converse(master, patience, connected).await {
             Ok(never) => match never {},
             Err(left) => left,
         }
     }
 
-    async fn try_converse(&mut self, master: &str, connected: &mut bool) -> Result<std::convert::Infallible, Left> {
+    async fn try_converse(
+        &mut self,
+        master: &str,
+        patience: Duration,
+        connected: &mut bool,
+    ) -> Result<std::convert::Infallible, Left> {
         let client = ClusterClient::new(&self.credentials, master, Expect::AnyMaster);
         let (to_wire, wire) = mpsc::channel::<AgentMessage>(64);
         let request = Request::post(SESSION_PATH).body(ndjson(wire)).expect("the path is a path");
         say(&to_wire, self.greeting()).await?;
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.send(request)).await.map_err(|_| Left::NoAnswer)??;
+        let answer = tokio::time::timeout(patience, client.send(request)).await.map_err(|_| Left::NoAnswer)??;
         let mut lines = self.accept(answer).await?;
 
         let mut heartbeat = HEARTBEAT_DEFAULT;
@@ -251,7 +270,7 @@ impl Session {
         if !self.credentials.is_renewal_due() {
             return;
         }
-        match tokio::time::timeout(ANSWER_TIMEOUT, drover_pki::join::renew(&self.credentials, client)).await {
+        match tokio::time::timeout(ANSWER.1, drover_pki::join::renew(&self.credentials, client)).await {
             Ok(Ok(renewed)) => {
                 info!("the node's certificate is renewed");
                 self.credentials = renewed;
