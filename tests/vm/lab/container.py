@@ -12,7 +12,7 @@ import time
 import uuid
 from pathlib import Path
 
-from .enclosure import cgroup_roots, mount, remove_cgroup
+from .enclosure import mount, remove_cgroup
 from .host import LabError, run
 from .machine import ENVIRONMENT, Machine, copy_tree
 from .node import furnish
