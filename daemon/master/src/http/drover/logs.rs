@@ -28,11 +28,15 @@ use tokio_stream::wrappers::ReceiverStream;
 /// Lines are told this much later than they arrive, so that those of different nodes can be put in order.
 const REORDER: Duration = Duration::from_millis(250);
 
+/// An agent that the cluster takes for up has this long to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// An agent has this long to open its stream; one that does not is not waited for.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A followed task's lines are waited for this long after its end, because journal and status travel separately.
-const AFTER_END: Duration = Duration::from_millis(750);
+/// A followed task's lines are waited for until none came for this long after its end, because journal and status travel
+/// separately.
+const AFTER_END: Duration = Duration::from_millis(1500);
 
 /// What a client asked for.
 struct Wanted {
@@ -127,17 +131,17 @@ impl Merger {
     async fn run(self, wanted: Wanted) {
         // Followed before the state is read, so that an end in between is not missed.
         let follower = self.api.consensus.events().follow();
-        let agents: Vec<(AgentId, String, bool)> = self.api.consensus.read(|state| {
-            let agents = state.agents.iter();
-            agents.map(|(id, agent)| (id.clone(), agent.info.host.clone(), agent.is_up())).collect()
+        let agents: Vec<(AgentId, String)> = self.api.consensus.read(|state| {
+            let agents = state.agents.iter().filter(|(_, a)| wanted.nodes.is_empty() || wanted.nodes.contains(&a.info.host));
+            agents.map(|(id, agent)| (id.clone(), agent.info.host.clone())).collect()
         });
         let mut streams = SelectAll::new();
         let mut opened = Vec::new();
-        for (agent, host, _) in agents.into_iter().filter(|(_, host, _)| wanted.nodes.is_empty() || wanted.nodes.contains(host))
-        {
+        // After a change of leaders the agents are on their way: a stream without them would end without their lines.
+        let deadline = tokio::time::Instant::now() + CONNECT_TIMEOUT;
+        for (agent, host) in agents {
             let (stream, reader) = self.api.agents.expect_stream();
-            let open = MasterMessage::OpenLogs { stream: stream.clone(), query: wanted.query.clone() };
-            if self.api.agents.tell(&agent, open) {
+            if self.open(&agent, &stream, &wanted, deadline).await {
                 streams.push(Box::pin(lines(ReceiverStream::new(reader))));
                 opened.push((agent, stream));
             } else {
@@ -162,6 +166,23 @@ impl Merger {
             self.api.agents.drop_stream(&stream);
             // An agent that is gone has no stream to close.
             let _told = self.api.agents.tell(&agent, MasterMessage::CloseStream { stream });
+        }
+    }
+
+    /// Asks an agent for a stream; waits until the deadline for one that answers the cluster but is not connected yet.
+    async fn open(&self, agent: &AgentId, stream: &str, wanted: &Wanted, deadline: tokio::time::Instant) -> bool {
+        let mut heard_of = self.api.agents.heard_of();
+        loop {
+            heard_of.borrow_and_update();
+            let open = MasterMessage::OpenLogs { stream: stream.to_owned(), query: wanted.query.clone() };
+            if self.api.agents.tell(agent, open) {
+                return true;
+            }
+            let is_up = self.api.consensus.read(|state| state.agents.get(agent).is_some_and(|agent| agent.is_up()));
+            // Every agent that connects is heard of.
+            if !is_up || tokio::time::timeout_at(deadline, heard_of.changed()).await.is_err() {
+                return false;
+            }
         }
     }
 
@@ -190,6 +211,8 @@ impl Merger {
                 line = streams.next(), if !streams.is_empty() => {
                     if let Some(line) = line {
                         held.push(line.into());
+                        // More may be on its way.
+                        close_at = close_at.map(|_| tokio::time::Instant::now() + AFTER_END);
                     }
                 }
                 _ = tick.tick() => {
