@@ -130,11 +130,6 @@ impl Follower {
         Ok(entry)
     }
 
-    /// Goes on behind a gap; what was in it is never told.
-    pub fn skip_gap(&mut self, gap: &Gap) {
-        self.after = self.after.max(gap.newest);
-    }
-
     /// Everything up to this index was seen.
     pub fn position(&self) -> u64 {
         self.after
