@@ -1,9 +1,11 @@
 //! What an agent is told at start. Filled by the composition root; every default is written once, here.
 
+use drover_core::agent::TASKS_MAX;
 use drover_core::ids::Role;
 use drover_core::resources::Ports;
 use drover_core::sandbox::Manager;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// An agent's configuration, checked.
@@ -25,6 +27,38 @@ pub struct AgentConfig {
     pub manager: Manager,
     /// The slice above all tasks.
     pub task_slice: String,
+    /// Where scrapes are answered.
+    pub metrics_listen: MetricsListen,
+    /// Bounds on what this node takes upon itself.
+    pub limits: Limits,
+}
+
+/// Where an agent answers scrapes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricsListen {
+    /// Nowhere.
+    Off,
+    /// Where nobody said otherwise; if that address is taken, nowhere.
+    Default(SocketAddr),
+    /// Here, or the agent does not start.
+    At(SocketAddr),
+}
+
+/// Bounds on what a node takes upon itself. `docs/limits.md` says what is seen at each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Tasks; the leader places no more here.
+    pub tasks: u32,
+    /// Log streams at once; the next one stays empty.
+    pub log_streams: usize,
+    /// Bytes of one message of the leader; beyond it the session ends.
+    pub message: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { tasks: TASKS_MAX, log_streams: 64, message: 64 << 20 }
+    }
 }
 
 /// Amounts of resources, as far as they were said.
@@ -54,6 +88,8 @@ impl AgentConfig {
             reserved: BTreeMap::new(),
             manager: Manager::System,
             task_slice: "drover.slice".to_owned(),
+            metrics_listen: MetricsListen::Default(SocketAddr::from(([127, 0, 0, 1], 7072))),
+            limits: Limits::default(),
         }
     }
 }

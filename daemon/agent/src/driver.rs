@@ -11,6 +11,7 @@
 use crate::chain;
 use crate::ledger::LedgerFile;
 use crate::logs::Logs;
+use crate::metrics;
 use crate::operations::{Connection, Done, Operations, STARTS_MAX, StartOutcome};
 use crate::session::{FromLeader, Handles};
 use anyhow::Context;
@@ -71,6 +72,18 @@ enum Input {
     Tick,
 }
 
+impl Input {
+    /// For metrics.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Leader(_) => "leader",
+            Self::News(_) => "systemd",
+            Self::Done(_) => "operation",
+            Self::Tick => "tick",
+        }
+    }
+}
+
 /// The driver's state.
 pub(crate) struct Driver {
     ledger: LedgerFile,
@@ -122,9 +135,10 @@ impl Driver {
         info: AgentInfo,
         session: Handles,
         ready: watch::Sender<bool>,
+        log_streams: usize,
     ) -> Self {
         let (operations, done) = Operations::new(facts.manager);
-        let logs = Logs::new(info.host.clone(), session.streams.clone());
+        let logs = Logs::new(info.host.clone(), session.streams.clone(), log_streams);
         let forks = facts.enforces.contains("pids").then(ForkWatch::new).and_then(|watch| {
             watch.inspect_err(|error| warn!(%error, "ends for want of processes will not be explained")).ok()
         });
@@ -266,6 +280,7 @@ impl Driver {
     }
 
     fn take_in(&mut self, input: Input, records: &mut Vec<Record>) {
+        metrics::INPUTS.inc([input.word()]);
         match input {
             Input::Leader(FromLeader::Connected) => {
                 self.is_connected = true;
@@ -303,7 +318,10 @@ impl Driver {
                 let news = statuses
                     .into_iter()
                     .filter(|(task, seq)| ledger.tasks.get(task).is_some_and(|task| task.acknowledged < *seq));
-                records.extend(news.map(|(task, seq)| Record::Acknowledged { task, seq }));
+                for (task, seq) in news {
+                    debug!(task_id = %task, seq, "status {seq} of {task} is acknowledged");
+                    records.push(Record::Acknowledged { task, seq });
+                }
             }
             MasterMessage::OpenLogs { stream, query } => self.logs.open(stream, query),
             MasterMessage::CloseStream { stream } => self.logs.close(&stream),
@@ -327,6 +345,9 @@ impl Driver {
             .filter(is_news)
             .map(|task| WantedTask { id: task.id, spec: task.spec, kill: task.kill })
             .collect();
+        for task in &tasks {
+            debug!(task_id = %task.id, generation, ends = task.kill.as_deref(), "{} is assigned", task.id);
+        }
         let is_same = generation == ledger.generation && tasks.is_empty() && removed.is_empty();
         if !is_same {
             debug!(generation, new = tasks.len(), removed = removed.len(), "assignment");
@@ -426,6 +447,7 @@ impl Driver {
                 let present: BTreeSet<String> = units.iter().map(|unit| unit.name.clone()).collect();
                 let gone: Vec<String> = self.units.keys().filter(|name| !present.contains(*name)).cloned().collect();
                 gone.iter().for_each(|name| self.set_gone(name));
+                metrics::BUS_CONNECTS.inc([]);
                 info!(units = units.len(), "connected to systemd");
                 self.units.extend(units.into_iter().map(|unit| (unit.name.clone(), unit)));
                 self.systemd = Some(systemd);
@@ -482,6 +504,7 @@ impl Driver {
         self.ticks += 1;
         self.resting.clear();
         self.forget_what_is_over();
+        metrics::observe(&self.ledger, self.outbox.len(), self.systemd.is_some());
         if self.ticks.is_multiple_of(RESYNC_TICKS) {
             self.list();
         }
@@ -497,6 +520,7 @@ impl Driver {
         self.act_at = None;
         // Without systemd what is known of its units is old, and nothing can be done about them.
         let Some(systemd) = self.systemd.clone() else { return Ok(()) };
+        let began = std::time::Instant::now();
         self.watch_forks();
         self.account_for_ends(&systemd);
         // What an action changes in the ledger may call for another.
@@ -523,6 +547,7 @@ impl Driver {
                 self.carry_out(&systemd, action);
             }
         }
+        metrics::RECONCILE.took([], began.elapsed());
         if !*self.ready.borrow() {
             self.ready.send_replace(true);
         }
@@ -545,7 +570,9 @@ impl Driver {
     fn carry_out(&mut self, systemd: &Systemd, action: UnitAction) {
         match action {
             UnitAction::Start { task, plan, reason } => {
-                info!(task_id = %task, unit = plan.name, slice = plan.slice, "starting {task}: {reason}");
+                let owner = self.ledger.get().tasks.get(&task).map(|known| &known.spec.owner);
+                let (app_id, job, run) = crate::ids_of(owner);
+                info!(task_id = %task, app_id, job, run, unit = plan.name, slice = plan.slice, "starting {task}: {reason}");
                 if !plan.unenforced.is_empty() {
                     debug!(task_id = %task, "the kernel here does not enforce its limits on {}", plan.unenforced.join(", "));
                 }
@@ -570,6 +597,7 @@ impl Driver {
                 self.operations.stop(systemd.clone(), unit);
             }
             UnitAction::Report { status } => {
+                metrics::STATUSES.inc([drover_api::drover::TaskState::from(status.state).word()]);
                 let (task, state, words) = (&status.task, status.state.wire(), &status.message);
                 let colon = if words.is_empty() { "" } else { ": " };
                 info!(task_id = %task, state, reason = ?status.reason, "{task} is {state}{colon}{words}");

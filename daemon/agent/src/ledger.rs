@@ -3,11 +3,13 @@
 //! A batch that a power cut tore is dropped: nothing was done on account of it, because nothing is done before it is synced.
 //! Anything else that cannot be read stops the agent: going on from a half ledger could start a task twice.
 
+use crate::metrics;
 use drover_core::ids::AgentId;
 use drover_core::unit::{FORMAT, Ledger, Record};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 use tracing::{info, warn};
 
 /// A ledger is rewritten when it has so many more lines than it needs.
@@ -44,6 +46,7 @@ pub(crate) enum LedgerError {
 pub(crate) struct LedgerFile {
     path: PathBuf,
     file: File,
+    bytes: u64,
     ledger: Ledger,
     lines: usize,
 }
@@ -80,7 +83,7 @@ impl LedgerFile {
             warn!(path = %path.display(), bytes = bytes.len() - good, "the ledger's end was torn; the torn batch is dropped");
             file.set_len(good as u64).and_then(|()| file.sync_all()).map_err(failed("repaired"))?;
         }
-        let mut opened = Self { path, file, ledger, lines: records.len() };
+        let mut opened = Self { path, file, bytes: good as u64, ledger, lines: records.len() };
         if opened.ledger.agent.is_none() {
             opened.append(&[Record::Opened { format: FORMAT, agent: agent.clone() }])?;
             opened.sync_directory()?;
@@ -93,6 +96,11 @@ impl LedgerFile {
         &self.ledger
     }
 
+    /// How long the file is.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Adds records; they are on disk when this returns. After an error the agent must end: what is on disk is not known.
     pub(crate) fn append(&mut self, records: &[Record]) -> Result<(), LedgerError> {
         if records.is_empty() {
@@ -103,11 +111,15 @@ impl LedgerFile {
             serde_json::to_writer(&mut text, record).expect("a record is plain data");
             text.push(b'\n');
         }
+        let began = Instant::now();
         self.file.write_all(&text).and_then(|()| self.file.sync_data()).map_err(|source| LedgerError::Io {
             doing: "written",
             path: self.path.clone(),
             source,
         })?;
+        metrics::LEDGER.took([], began.elapsed());
+        metrics::LEDGER_RECORDS.observe([], records.len() as f64);
+        self.bytes += text.len() as u64;
         records.iter().for_each(|record| self.ledger.apply(record));
         self.lines += records.len();
         let needed = self.ledger.tasks.len() + 3;
@@ -134,6 +146,7 @@ impl LedgerFile {
         self.file = OpenOptions::new().append(true).open(&self.path).map_err(failed("opened"))?;
         info!(from = self.lines, to = records.len(), "ledger rewritten");
         self.lines = records.len();
+        self.bytes = text.len() as u64;
         Ok(())
     }
 

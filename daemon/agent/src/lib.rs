@@ -17,16 +17,20 @@ mod driver;
 mod facts;
 mod ledger;
 mod logs;
+mod metrics;
+mod metrics_listener;
 mod operations;
 mod session;
 
-pub use config::{AgentConfig, Amounts};
+pub use config::{AgentConfig, Amounts, Limits, MetricsListen};
 pub use drover_core::sandbox::Manager;
+pub use metrics::AGENT as METRICS;
 
 use anyhow::Context;
 use driver::Driver;
 use drover_core::agent::AgentInfo;
 use drover_core::ids::AgentId;
+use drover_core::task::Owner;
 use drover_core::unit::NodeFacts;
 use drover_pki::{Credentials, Role};
 use drover_systemd::{Systemd, cgroup};
@@ -34,7 +38,7 @@ use ledger::LedgerFile;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{Instrument, info, info_span, warn};
 
 /// Between two tries to reach systemd at the start.
 const RETRY: Duration = Duration::from_secs(1);
@@ -47,6 +51,7 @@ pub async fn run(config: AgentConfig, ready: watch::Sender<bool>, shutdown: Canc
     let credentials = Credentials::load(&config.data_dir, Role::Agent).context("this node is no agent of a cluster")?;
     let id = AgentId::new(credentials.identity.id.clone());
     let ledger = LedgerFile::open(&config.data_dir.join("agent"), &id)?;
+    let scrapes = metrics_listener::open(&config.metrics_listen).await?;
     let Some(systemd) = find_systemd(config.manager, &shutdown).await else { return Ok(()) };
     let facts = NodeFacts {
         // Known once systemd is reached; nothing is decided before.
@@ -66,12 +71,20 @@ pub async fn run(config: AgentConfig, ready: watch::Sender<bool>, shutdown: Canc
         systemd,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         enforces: facts.enforces.clone(),
+        tasks_max: config.limits.tasks,
     };
+    // Every line of this agent's driver names it, as the master's lines about it do.
+    let span = info_span!("agent", agent_id = %info.id);
     let known = ledger.get().tasks.len();
     info!(agent_id = %info.id, host = info.host, systemd, enforces = ?info.enforces, known, "agent begins");
+    metrics::TASKS_MAX.set([], i64::from(config.limits.tasks));
     let ends = shutdown.child_token();
-    let session = session::start(credentials, config.masters.clone(), info.clone(), ends.clone());
-    let ended = Driver::new(ledger, facts, info, session, ready).run(shutdown).await;
+    if let Some(listener) = scrapes {
+        tokio::spawn(metrics_listener::run(listener, ends.clone()));
+    }
+    let session = session::start(credentials, config.masters.clone(), info.clone(), config.limits.message, ends.clone());
+    let ended =
+        Driver::new(ledger, facts, info, session, ready, config.limits.log_streams).run(shutdown).instrument(span).await;
     ends.cancel();
     ended
 }
@@ -80,6 +93,15 @@ pub async fn run(config: AgentConfig, ready: watch::Sender<bool>, shutdown: Canc
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// The ids of whose task it is, under the names that masters use: app, job, run.
+pub(crate) fn ids_of(owner: Option<&Owner>) -> (Option<&str>, Option<&str>, Option<&str>) {
+    match owner {
+        Some(Owner::App { app, .. }) => (Some(app.as_str()), None, None),
+        Some(Owner::Run { job, run, .. }) => (None, Some(job.as_str()), Some(run.as_str())),
+        None => (None, None, None),
+    }
 }
 
 /// systemd's version, once it can be asked; `None` if that is not wanted any more.

@@ -1,5 +1,6 @@
 //! Journal entries for a leader that asked: a blocking reader each, a stream of its own each, and a limit on both.
 
+use crate::metrics;
 use crate::session::StreamOpener;
 use drover_api::agent::{LogLine, LogQuery};
 use drover_systemd::journal::{self, Entry, Query};
@@ -7,9 +8,6 @@ use std::collections::HashMap;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
-
-/// Streams open at once; each holds a thread while it follows.
-const STREAMS_MAX: usize = 64;
 
 /// Lines waiting for the leader; a reader that is ahead waits.
 const LINES_WAITING: usize = 256;
@@ -19,17 +17,20 @@ pub(crate) struct Logs {
     node: String,
     opener: StreamOpener,
     streams: HashMap<String, CancellationToken>,
+    /// Streams open at once; each holds a thread while it follows.
+    streams_max: usize,
 }
 
 impl Logs {
-    pub(crate) fn new(node: String, opener: StreamOpener) -> Self {
-        Self { node, opener, streams: HashMap::new() }
+    pub(crate) fn new(node: String, opener: StreamOpener, streams_max: usize) -> Self {
+        Self { node, opener, streams: HashMap::new(), streams_max }
     }
 
     /// Begins to send what `query` asks for as stream `name`. Ends by itself with the last entry, or when nobody reads.
     pub(crate) fn open(&mut self, name: String, query: LogQuery) {
         self.streams.retain(|_, end| !end.is_cancelled());
-        if self.streams.len() >= STREAMS_MAX {
+        if self.streams.len() >= self.streams_max {
+            metrics::LOG_STREAMS_REFUSED.inc([]);
             warn!(stream = name, "too many log streams are open, this one stays empty");
             // Opened and ended all the same, so that nobody waits for it.
             let (_, nothing) = mpsc::channel(1);
@@ -49,7 +50,9 @@ impl Logs {
                 warn!(%error, "the journal cannot be read");
             }
         });
+        let counted = metrics::LOG_STREAMS.hold([]);
         tokio::spawn(async move {
+            let _counted = counted;
             tokio::select! {
                 () = opener.send(&name, lines) => {}
                 () = opener.leader_changed() => {}

@@ -1,13 +1,14 @@
 //! What the driver has done for it: calls to systemd and questions to the journal, each a task of its own that ends in one
 //! [`Done`]. None of them touches the driver's state.
 
+use crate::metrics;
 use drover_core::ids::TaskId;
 use drover_core::sandbox::Manager;
 use drover_core::task::Usage;
 use drover_core::unit::{Evidence, ObservedUnit, StartRefusal, UnitPlan, is_unit_of_a_task};
 use drover_systemd::{Changes, Error, ListedUnit, Started, Systemd, journal};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc};
 use tracing::{debug, warn};
 
@@ -77,6 +78,35 @@ pub(crate) enum StartOutcome {
     NoAnswer(Error),
 }
 
+impl StartOutcome {
+    /// For metrics.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Made => "made",
+            Self::Exists => "exists",
+            Self::Refused(_) => "refused",
+            Self::NoAnswer(_) => "no-answer",
+        }
+    }
+}
+
+fn count_stop(outcome: &Result<(), Error>) {
+    let word = match outcome {
+        Ok(()) => "done",
+        Err(error) if error.is_no_such_unit() => "gone",
+        Err(_) => "failed",
+    };
+    metrics::STOPS.inc([word]);
+}
+
+/// What a call to systemd came to; an error is counted.
+fn counted<T>(call: &'static str, outcome: Result<T, Error>) -> Result<T, Error> {
+    if outcome.is_err() {
+        metrics::BUS_ERRORS.inc([call]);
+    }
+    outcome
+}
+
 /// Starts operations and reports their ends on one bounded channel.
 #[derive(Clone)]
 pub(crate) struct Operations {
@@ -100,6 +130,8 @@ impl Operations {
     pub(crate) fn start(&self, systemd: Systemd, task: TaskId, plan: UnitPlan) {
         let unit = plan.name.clone();
         self.run(self.starts.clone(), async move {
+            let _counted = metrics::STARTING.hold([]);
+            let began = Instant::now();
             let outcome = match systemd.start(&plan).await {
                 Ok(Started::Job(_)) => StartOutcome::Made,
                 Ok(Started::Exists) => StartOutcome::Exists,
@@ -108,6 +140,10 @@ impl Operations {
                     None => StartOutcome::NoAnswer(error),
                 },
             };
+            if matches!(outcome, StartOutcome::Made) {
+                metrics::START.took([], began.elapsed());
+            }
+            metrics::STARTS.inc([outcome.word()]);
             Done::Started { task, unit, outcome }
         });
     }
@@ -115,6 +151,7 @@ impl Operations {
     pub(crate) fn stop(&self, systemd: Systemd, unit: String) {
         self.run(self.calls.clone(), async move {
             let outcome = systemd.stop(&unit).await.map(drop);
+            count_stop(&outcome);
             Done::Stopped { unit, outcome }
         });
     }
@@ -122,20 +159,21 @@ impl Operations {
     pub(crate) fn let_go(&self, systemd: Systemd, unit: String, has_failed: bool) {
         self.run(self.calls.clone(), async move {
             let outcome = if has_failed { systemd.reset_failed(&unit).await } else { systemd.stop(&unit).await.map(drop) };
+            count_stop(&outcome);
             Done::Stopped { unit, outcome }
         });
     }
 
     pub(crate) fn observe(&self, systemd: Systemd, unit: String) {
         self.run(self.calls.clone(), async move {
-            let outcome = systemd.observe(&unit).await.map(|unit| unit.map(Box::new));
+            let outcome = counted("observe", systemd.observe(&unit).await.map(|unit| unit.map(Box::new)));
             Done::Observed { unit, outcome }
         });
     }
 
     pub(crate) fn account(&self, systemd: Systemd, unit: String) {
         self.run(self.calls.clone(), async move {
-            let outcome = systemd.usage(&unit).await;
+            let outcome = counted("account", systemd.usage(&unit).await);
             Done::Accounted { unit, outcome }
         });
     }
@@ -146,7 +184,7 @@ impl Operations {
                 systemd.resubscribe().await?;
                 systemd.list(PATTERN).await
             };
-            Done::Listed { outcome: outcome.await }
+            Done::Listed { outcome: counted("list", outcome.await) }
         });
     }
 
@@ -156,6 +194,7 @@ impl Operations {
             let name = unit.clone();
             let read = move || journal::evidence(&name, invocation.as_deref(), manager, EVIDENCE_PATIENCE);
             let outcome = tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+            metrics::QUESTIONS.inc([if outcome.is_ok() { "answered" } else { "failed" }]);
             Done::Investigated { task, unit, outcome }
         });
     }
@@ -163,7 +202,7 @@ impl Operations {
     pub(crate) fn sweep(&self, systemd: Systemd, unit: String, slice: String, tasks: Vec<TaskId>) {
         self.run(self.calls.clone(), async move {
             let directories = tasks.iter().map(drover_core::unit::sandbox_directory).collect();
-            let outcome = systemd.remove_state_directories(&unit, &slice, directories).await;
+            let outcome = counted("sweep", systemd.remove_state_directories(&unit, &slice, directories).await);
             Done::Swept { tasks, outcome }
         });
     }

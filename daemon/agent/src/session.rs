@@ -6,6 +6,7 @@
 //! One task, started by the agent's `run`, ended by its token. Both channels are bounded; a driver that does not listen
 //! holds up the session, which then ends by the leader's silence rule and begins anew.
 
+use crate::metrics;
 use bytes::{Bytes, BytesMut};
 use drover_api::agent::{AgentMessage, LogLine, MasterMessage, NotLeading, PROTOCOL, SESSION_PATH, STREAMS_PATH};
 use drover_core::agent::AgentInfo;
@@ -41,9 +42,6 @@ const SILENT_HEARTBEATS: u32 = 3;
 /// How often a session looks whether its certificate is about to run out.
 const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
 
-/// Longest line a leader may send: an assignment of a few thousand tasks.
-const LINE_BYTES_MAX: usize = 64 << 20;
-
 /// What the driver learns from a leader.
 #[derive(Debug)]
 pub(crate) enum FromLeader {
@@ -68,7 +66,13 @@ pub(crate) struct Handles {
 }
 
 /// Starts the session task.
-pub(crate) fn start(credentials: Credentials, seeds: Vec<String>, info: AgentInfo, shutdown: CancellationToken) -> Handles {
+pub(crate) fn start(
+    credentials: Credentials,
+    seeds: Vec<String>,
+    info: AgentInfo,
+    line_bytes_max: usize,
+    shutdown: CancellationToken,
+) -> Handles {
     let (to_driver, from_leader) = mpsc::channel(64);
     let (to_leader, from_driver) = mpsc::channel(64);
     let (hello, told_hello) = watch::channel((info, 0));
@@ -79,7 +83,7 @@ pub(crate) fn start(credentials: Credentials, seeds: Vec<String>, info: AgentInf
             masters.push(peer.clone());
         }
     }
-    let session = Session { credentials, masters, to_driver, from_driver, hello: told_hello, leader };
+    let session = Session { credentials, masters, to_driver, from_driver, hello: told_hello, leader, line_bytes_max };
     tokio::spawn(async move {
         tokio::select! {
             () = session.run() => {}
@@ -128,6 +132,8 @@ struct Session {
     from_driver: mpsc::Receiver<AgentMessage>,
     hello: watch::Receiver<(AgentInfo, u64)>,
     leader: watch::Sender<Option<ClusterClient>>,
+    /// Longest line a leader may send: an assignment of a few thousand tasks.
+    line_bytes_max: usize,
 }
 
 /// Why a master was left.
@@ -147,8 +153,8 @@ enum Left {
     Ended,
     #[error("it sent a line that is no message")]
     Malformed(#[source] serde_json::Error),
-    #[error("it sent a line of more than {LINE_BYTES_MAX} bytes")]
-    TooLong,
+    #[error("it sent a line of more than {0} bytes ([agent.limits] message)")]
+    TooLong(usize),
     #[error("the driver has ended")]
     NoDriver,
 }
@@ -178,6 +184,7 @@ impl Session {
                     _ => {}
                 }
                 self.leader.send_replace(None);
+                metrics::CONNECTED.set([], 0);
                 if connected {
                     warn!(master, "the leader {master} is lost, looking for another: {}", crate::chain(&left));
                     if self.to_driver.send(FromLeader::Lost).await.is_err() {
@@ -231,11 +238,14 @@ impl Session {
             tokio::select! {
                 line = lines.next() => {
                     heard = tokio::time::Instant::now();
+                    metrics::heard();
                     let message = serde_json::from_slice(&line?).map_err(Left::Malformed)?;
                     match message {
                         MasterMessage::Ping => {}
                         MasterMessage::Welcome { heartbeat: interval, masters } => {
                             *connected = true;
+                            metrics::SESSIONS.inc([]);
+                            metrics::CONNECTED.set([], 1);
                             heartbeat = interval;
                             beat = ticks(heartbeat);
                             info!(master, "connected to the leader {master}");
@@ -287,7 +297,7 @@ impl Session {
 
     async fn accept(&self, answer: Response<Incoming>) -> Result<Lines, Left> {
         match answer.status() {
-            StatusCode::OK => Ok(Lines { body: answer.into_body(), buffer: BytesMut::new() }),
+            StatusCode::OK => Ok(Lines { body: answer.into_body(), buffer: BytesMut::new(), longest: self.line_bytes_max }),
             StatusCode::MISDIRECTED_REQUEST => {
                 let body = answer.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
                 Err(Left::NotLeading(serde_json::from_slice(&body).ok().and_then(|answer: NotLeading| answer.leader)))
@@ -341,6 +351,7 @@ fn jittered(wait: Duration) -> Duration {
 struct Lines {
     body: Incoming,
     buffer: BytesMut,
+    longest: usize,
 }
 
 impl Lines {
@@ -349,8 +360,8 @@ impl Lines {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 return Ok(self.buffer.split_to(end + 1).freeze());
             }
-            if self.buffer.len() > LINE_BYTES_MAX {
-                return Err(Left::TooLong);
+            if self.buffer.len() > self.longest {
+                return Err(Left::TooLong(self.longest));
             }
             match self.body.frame().await {
                 None | Some(Err(_)) => return Err(Left::Ended),

@@ -171,6 +171,8 @@ pub mod code {
     pub const MAJORITY: &str = "D1008";
     /// 502: the node that has the answer cannot be asked.
     pub const NODE_SILENT: &str = "D1009";
+    /// 403, 413, 431 or 503: a limit of this cluster is reached, and `because` says which.
+    pub const LIMIT: &str = "D1010";
     /// 500: a fault of drover's own.
     pub const INTERNAL: &str = "D1099";
 }

@@ -4,4 +4,5 @@
 pub mod agent;
 pub mod chronos;
 pub mod drover;
+pub mod request_id;
 pub mod v2;

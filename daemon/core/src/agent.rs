@@ -25,6 +25,16 @@ pub struct AgentInfo {
     pub version: String,
     /// cgroup controllers that the kernel really enforces there (`cpu`, `memory`, `pids`, `io`, …).
     pub enforces: BTreeSet<String>,
+    /// How many tasks it takes at most. systemd gets slower with every unit.
+    #[serde(default = "tasks_max_default")]
+    pub tasks_max: u32,
+}
+
+/// Tasks of an agent that was not told otherwise: daemon-reload and every start stay short with so many units.
+pub const TASKS_MAX: u32 = 1500;
+
+fn tasks_max_default() -> u32 {
+    TASKS_MAX
 }
 
 /// Whether an agent can be spoken to.
@@ -54,6 +64,11 @@ impl Agent {
     /// Whether it answers.
     pub fn is_up(&self) -> bool {
         self.reachability == Reachability::Up
+    }
+
+    /// How many more tasks it takes, beside `tasks`.
+    pub fn places(&self, tasks: usize) -> u32 {
+        self.info.tasks_max.saturating_sub(u32::try_from(tasks).unwrap_or(u32::MAX))
     }
 
     /// What is left once `held` is taken away.

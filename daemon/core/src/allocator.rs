@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Books {
     /// Free resources per agent that answers.
     pub free: BTreeMap<AgentId, Pools>,
+    /// How many more tasks each of them takes.
+    pub places: BTreeMap<AgentId, u32>,
     /// What each role's tasks hold already.
     pub held: BTreeMap<Role, Scalars>,
     /// Everything the cluster has; what shares are measured against.
@@ -41,6 +43,7 @@ impl Books {
                 role: framework.role.clone(),
                 agent: agent.clone(),
                 resources,
+                places: self.places.get(agent).copied().unwrap_or(0),
             });
         }
         offers
@@ -50,6 +53,9 @@ impl Books {
     pub fn accept(&mut self, offer: &Offer, allocation: &Allocation) {
         if let Some(free) = self.free.get_mut(&offer.agent) {
             free.subtract(allocation);
+        }
+        if let Some(places) = self.places.get_mut(&offer.agent) {
+            *places = places.saturating_sub(1);
         }
         let held = self.held.entry(offer.role.clone()).or_default();
         *held = held.plus(allocation.total());

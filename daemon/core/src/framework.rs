@@ -28,6 +28,8 @@ pub struct Offer {
     pub agent: AgentId,
     /// What.
     pub resources: Pools,
+    /// How many more tasks the agent takes, whatever they need.
+    pub places: u32,
 }
 
 /// A task a framework wants on an offer's agent.

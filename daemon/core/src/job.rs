@@ -174,10 +174,6 @@ impl Run {
     }
 }
 
-/// Runs of one job that may be queued or live at once. Slots that come while there are so many wait, as they do behind a job
-/// that must not overlap itself; a manual run is refused.
-pub const RUNS_LIVE_MAX: usize = 100;
-
 /// Wait before a retry, when the job does not say (Chronos' `--failure_retry`).
 pub const RETRY_DELAY_DEFAULT: Millis = Millis::from_secs(60);
 

@@ -158,6 +158,7 @@ impl<'a> Demands<'a> {
         let mut books = Books::default();
         for (id, agent) in state.agents.iter().filter(|(_, agent)| agent.is_up()) {
             books.free.insert(id.clone(), state.free_on(agent));
+            books.places.insert(id.clone(), agent.places(state.tasks_of_agent(id).count()));
             books.total = books.total.plus(agent.info.resources.total());
         }
         for task in state.tasks.values() {
@@ -289,7 +290,8 @@ impl<'a> Demands<'a> {
             let agents = self.state.agents.iter().map(|(id, agent)| {
                 let free = self.books.free.get(id).cloned().unwrap_or_else(|| agent.info.resources.clone());
                 let free = free.visible_to(&demand.framework.role);
-                (id.clone(), matcher::against(&demand.needs, &demand.spread, agent, &free))
+                let places = self.books.places.get(id).copied().unwrap_or(1);
+                (id.clone(), matcher::against(&demand.needs, &demand.spread, agent, &free, places))
             });
             let job = match &demand.source {
                 Source::App(_) => None,

@@ -120,6 +120,11 @@ pub enum Against {
         /// There.
         is: u32,
     },
+    /// It has as many tasks as it takes.
+    Tasks {
+        /// So many.
+        most: u32,
+    },
 }
 
 /// Where instances of the same app or job already are, for constraints that count them, and which values exist at all.
@@ -162,11 +167,14 @@ impl Spread {
 }
 
 /// Every reason against placing one more task with `needs` on `agent`, whose free resources (as far as they are offered)
-/// are `free`. Empty means it fits.
-pub fn against(needs: &Needs, spread: &Spread, agent: &Agent, free: &Pools) -> Vec<Against> {
+/// are `free` and which takes `places` more tasks. Empty means it fits.
+pub fn against(needs: &Needs, spread: &Spread, agent: &Agent, free: &Pools, places: u32) -> Vec<Against> {
     let mut reasons = Vec::new();
     if !agent.is_up() {
         reasons.push(Against::Unreachable);
+    }
+    if places == 0 {
+        reasons.push(Against::Tasks { most: agent.info.tasks_max });
     }
     for rule in &needs.constraints {
         if let Err(why) = holds(rule, spread, agent) {
@@ -213,7 +221,7 @@ pub fn choose<'a>(
 ) -> Option<(&'a Offer, Allocation)> {
     let fitting = offers.filter_map(|offer| {
         let agent = agents.get(&offer.agent)?;
-        against(needs, spread, agent, &offer.resources).is_empty().then(|| {
+        against(needs, spread, agent, &offer.resources, offer.places).is_empty().then(|| {
             let here = spread.on_agent.get(&offer.agent).copied().unwrap_or(0);
             (here, fullness(agent, &offer.resources), offer)
         })
@@ -349,6 +357,7 @@ impl std::fmt::Display for Against {
                 write!(f, "ports: {} taken or not offered", ports.join(", "))
             }
             Self::Systemd { wanted, is } => write!(f, "systemd: {wanted} needed, {is} there"),
+            Self::Tasks { most } => write!(f, "tasks: it has {most} already, the most it takes"),
         }
     }
 }
@@ -371,6 +380,7 @@ mod tests {
                 systemd: 252,
                 version: String::new(),
                 enforces: BTreeSet::new(),
+                tasks_max: 7,
             },
             reachability: Reachability::Up,
             generation: 0,
@@ -393,7 +403,7 @@ mod tests {
         };
         let refused: Vec<&str> = nodes
             .iter()
-            .filter(|node| !against(&needs, &spread, node, &node.info.resources).is_empty())
+            .filter(|node| !against(&needs, &spread, node, &node.info.resources, 1).is_empty())
             .map(|node| node.info.host.as_str())
             .collect();
         assert_eq!(refused, expect, "{operator:?} {field} {value:?} with {placed:?}");
@@ -429,10 +439,11 @@ mod tests {
             systemd_min: 257,
         };
         let words: Vec<String> =
-            against(&needs, &Spread::default(), &node, &node.info.resources).iter().map(Against::to_string).collect();
+            against(&needs, &Spread::default(), &node, &node.info.resources, 0).iter().map(Against::to_string).collect();
         assert_eq!(
             words,
             [
+                "tasks: it has 7 already, the most it takes",
                 "constraint rack UNIQUE: the node has no attribute rack",
                 "systemd: 257 needed, 252 there",
                 "cpus: 1.5 needed, 1 free",

@@ -14,7 +14,7 @@
 //!
 //! **Overlap.** While a job that is not `concurrent` has a run that is queued or live, its slots and its parents' successes
 //! wait, and are judged by the same rule when it is over. Runs asked for by hand queue up behind it. So do all beyond
-//! [`RUNS_LIVE_MAX`].
+//! [`Bounds::runs_live`](crate::state::Bounds::runs_live).
 //!
 //! **Ends.** Success finishes a run. An end by wish (`KILLED`) cancels it: no retry, no dependents. Every other end is tried
 //! again after the job's delay, also when the agent was lost, until the retries are used up; then the run has failed. A finite
@@ -22,7 +22,7 @@
 
 use crate::app::KILL_GRACE_DEFAULT;
 use crate::ids::{JobName, RunId, TaskId};
-use crate::job::{Cause, Job, RUNS_LIVE_MAX, Run, RunState, Trigger};
+use crate::job::{Cause, Job, Run, RunState, Trigger};
 use crate::schedule::Schedule;
 use crate::state::{ClusterState, Command, JobEntry, RunOutcome};
 use crate::task::{Owner, Program, TaskSpec, TaskState};
@@ -81,7 +81,7 @@ pub fn decide(state: &ClusterState, now: Timestamp) -> RunDecision<'_> {
         for run in runs {
             decision.commands.extend(settle(entry, run, now));
         }
-        decision.begin(entry, runs, now);
+        decision.begin(entry, runs, state.bounds.runs_live, now);
         decision.place(&entry.job, runs, now);
     }
     decision.requests.sort_by_key(|open| (Reverse(open.job.high_priority), open.run.queued_at, &open.run.id));
@@ -193,12 +193,12 @@ fn settle(entry: &JobEntry, run: &Run, now: Timestamp) -> Option<Command> {
 
 impl<'a> RunDecision<'a> {
     /// Begins the runs whose slot has come or whose parents have all succeeded, as far as the job may have more of them.
-    fn begin(&mut self, entry: &JobEntry, live: &[&Run], now: Timestamp) {
+    fn begin(&mut self, entry: &JobEntry, live: &[&Run], live_max: u32, now: Timestamp) {
         let JobEntry { job, record } = entry;
         if job.disabled {
             return;
         }
-        let live_max = if job.concurrent { RUNS_LIVE_MAX } else { 1 };
+        let live_max = if job.concurrent { live_max as usize } else { 1 };
         let mut places = live_max.saturating_sub(live.len());
         match &job.trigger {
             Trigger::Parents(_) => {

@@ -42,6 +42,7 @@ enum Part {
 }
 
 fn main() -> ExitCode {
+    drover_telemetry::begin();
     let arguments = Arguments::parse();
     logging::start();
     drover_pki::install_crypto_provider();

@@ -6,12 +6,14 @@
 
 use crate::clock;
 use crate::consensus::Consensus;
+use crate::metrics;
 use bytes::{Bytes, BytesMut};
 use drover_api::agent::{AgentMessage, AssignedTask, MasterMessage, NotLeading, PROTOCOL};
+use drover_api::drover as shapes;
 use drover_core::agent::{AgentInfo, Reachability};
 use drover_core::ids::{AgentId, TaskId};
 use drover_core::state::{ClusterState, Command};
-use drover_core::task::TaskStatus;
+use drover_core::task::{TaskState, TaskStatus};
 use drover_core::time::{Millis, Timestamp};
 use drover_pki::client::{self, Body};
 use http_body_util::{BodyExt, StreamBody};
@@ -27,9 +29,6 @@ use tracing::{Instrument, debug, info, info_span, warn};
 /// Messages waiting for one agent.
 const TO_AGENT_MAX: usize = 256;
 
-/// Longest line an agent may send.
-const LINE_BYTES_MAX: usize = 16 << 20;
-
 /// Who is connected to this leader.
 pub(crate) struct Agents {
     contacts: Mutex<BTreeMap<AgentId, Contact>>,
@@ -38,6 +37,10 @@ pub(crate) struct Agents {
     sessions: AtomicU64,
     streams: Mutex<HashMap<String, mpsc::Sender<Bytes>>>,
     heartbeat: Millis,
+    /// Longest line an agent may send.
+    line_bytes_max: usize,
+    /// Agents that may be admitted.
+    agents_max: usize,
 }
 
 struct Contact {
@@ -47,14 +50,21 @@ struct Contact {
 }
 
 impl Agents {
-    pub(crate) fn new(heartbeat: Millis) -> Self {
+    pub(crate) fn new(heartbeat: Millis, line_bytes_max: usize, agents_max: usize) -> Self {
         Self {
             contacts: Mutex::default(),
             heard_of: watch::Sender::new(0),
             sessions: AtomicU64::new(0),
             streams: Mutex::default(),
             heartbeat,
+            line_bytes_max,
+            agents_max,
         }
+    }
+
+    /// How many agents have a session.
+    pub(crate) fn connected(&self) -> usize {
+        self.lock().values().filter(|contact| contact.to_agent.is_some()).count()
     }
 
     /// When each agent was last heard from.
@@ -124,8 +134,15 @@ impl Agents {
             *response.status_mut() = StatusCode::MISDIRECTED_REQUEST;
             return response;
         }
+        let is_too_many = consensus.read(|state| !state.agents.contains_key(&agent) && state.agents.len() >= self.agents_max);
+        if is_too_many {
+            metrics::LIMITS_HIT.inc(["agents"]);
+            warn!(agent_id = %agent, "an agent is not admitted: there are {} already, the most [master.limits] agents allows", self.agents_max);
+            return status(StatusCode::SERVICE_UNAVAILABLE);
+        }
         let (to_agent, from_us) = mpsc::channel(TO_AGENT_MAX);
         let number = self.sessions.fetch_add(1, Ordering::Relaxed);
+        metrics::SESSIONS.inc([]);
         let session = Session {
             agents: Arc::clone(self),
             consensus: consensus.clone(),
@@ -147,6 +164,7 @@ fn ndjson(messages: mpsc::Receiver<MasterMessage>) -> Body {
         let message = messages.recv().await?;
         let mut line = serde_json::to_vec(&message).expect("plain data encodes");
         line.push(b'\n');
+        metrics::SENT_BYTES.add([], line.len() as u64);
         Some((Ok(Frame::data(Bytes::from(line))), messages))
     });
     StreamBody::new(lines).boxed_unsync()
@@ -186,13 +204,31 @@ enum Ended {
     Protocol(u32),
     #[error("the agent sent a line that is no message")]
     Malformed(#[source] serde_json::Error),
-    #[error("the agent sent a line of more than {LINE_BYTES_MAX} bytes")]
-    TooLong,
+    #[error("the agent sent a line of more than {0} bytes ([master.limits] agent_message)")]
+    TooLong(usize),
+}
+
+impl Ended {
+    /// For metrics.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Silent(_) => "silent",
+            Self::Slow => "slow",
+            Self::NotLeading => "not-leading",
+            Self::Impostor(_) => "impostor",
+            Self::Protocol(_) => "protocol",
+            Self::Malformed(_) => "malformed",
+            Self::TooLong(_) => "too-long",
+        }
+    }
 }
 
 impl Session {
     async fn run(mut self, body: Incoming) {
-        match self.converse(body).await {
+        let ended = self.converse(body).await;
+        metrics::SESSIONS_ENDED.inc([ended.word()]);
+        match ended {
             Ended::Closed | Ended::NotLeading => debug!("session ended"),
             why => warn!(why = %why, "session ended"),
         }
@@ -205,7 +241,7 @@ impl Session {
     }
 
     async fn converse(&mut self, body: Incoming) -> Ended {
-        let mut lines = Lines::new(body);
+        let mut lines = Lines::new(body, self.agents.line_bytes_max);
         let mut applied = self.consensus.applied();
         let mut leadership = self.consensus.leadership();
         let heartbeat = Duration::from_millis(self.agents.heartbeat.0);
@@ -310,11 +346,15 @@ impl Session {
             news.map(record).collect()
         });
         if !fresh.is_empty() {
-            for result in self.consensus.propose_all(fresh).await {
-                result.map_err(|error| {
-                    debug!(%error, "status not recorded");
+            let news: Vec<(TaskId, TaskState)> = fresh.iter().filter_map(told_by).collect();
+            let results = self.consensus.propose_all(fresh).await;
+            for ((task, state), result) in news.into_iter().zip(results) {
+                let index = result.map_err(|error| {
+                    debug!(task_id = %task, %error, "status not recorded");
                     Ended::NotLeading
                 })?;
+                metrics::STATUSES.inc([shapes::TaskState::from(state).word()]);
+                debug!(task_id = %task, index, state = state.wire(), "{task} is {} on record, acknowledged", state.wire());
             }
         }
         self.say(MasterMessage::Acknowledge { statuses: told })
@@ -346,8 +386,23 @@ impl Session {
             Some((agent.generation, now, message))
         });
         let Some((generation, now, message)) = news else { return Ok(()) };
+        metrics::ASSIGNMENTS.inc([]);
+        if let MasterMessage::Assign { tasks, .. } = &message {
+            for task in tasks {
+                let ends = task.kill.as_deref();
+                debug!(task_id = %task.id, generation, ends, "{} is assigned to {}", task.id, self.agent);
+            }
+        }
         self.sent = Some((generation, now));
         self.say(message)
+    }
+}
+
+/// The task and the state that a command records.
+fn told_by(command: &Command) -> Option<(TaskId, TaskState)> {
+    match command {
+        Command::RecordStatus { status, .. } => Some((status.task.clone(), status.state)),
+        _ => None,
     }
 }
 
@@ -360,11 +415,12 @@ fn is_news(state: &ClusterState, status: &TaskStatus) -> bool {
 struct Lines {
     body: Incoming,
     buffer: BytesMut,
+    longest: usize,
 }
 
 impl Lines {
-    fn new(body: Incoming) -> Self {
-        Self { body, buffer: BytesMut::new() }
+    fn new(body: Incoming, longest: usize) -> Self {
+        Self { body, buffer: BytesMut::new(), longest }
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, Ended> {
@@ -373,8 +429,8 @@ impl Lines {
                 let line = self.buffer.split_to(end + 1).freeze();
                 return Ok(Some(line.slice(..end)));
             }
-            if self.buffer.len() > LINE_BYTES_MAX {
-                return Err(Ended::TooLong);
+            if self.buffer.len() > self.longest {
+                return Err(Ended::TooLong(self.longest));
             }
             match self.body.frame().await {
                 None | Some(Err(_)) => return Ok(None),

@@ -36,19 +36,16 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use serde::de::DeserializeOwned;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::consensus::{Announcement, Consensus, MEMBERS_PATH, MembershipError, Misdirected, RAFT_PREFIX};
+use crate::doors::Doors;
 
 /// Under this are the paths of agents.
 const AGENT_PREFIX: &str = "/agent/";
-
-/// Connections at once; further ones wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 16_384;
 
 /// Requests at once on one connection. An agent's logs and shells are requests of their own.
 const STREAMS_MAX: u32 = 4096;
@@ -77,6 +74,7 @@ pub(crate) struct ClusterListener {
     authority: Authority,
     tls: Arc<ServerConfig>,
     handler: Handler,
+    doors: Doors,
 }
 
 impl ClusterListener {
@@ -85,10 +83,11 @@ impl ClusterListener {
         consensus: Consensus,
         credentials: Credentials,
         handler: Handler,
+        doors: Doors,
     ) -> Result<Arc<Self>, drover_pki::Error> {
         let authority = credentials.load_authority()?;
         let tls = tls::server_config(&credentials);
-        Ok(Arc::new(Self { consensus, credentials, authority, tls, handler }))
+        Ok(Arc::new(Self { consensus, credentials, authority, tls, handler, doors }))
     }
 
     /// Accepts until shut down, and lets the other masters know that this one can be reached.
@@ -101,13 +100,11 @@ impl ClusterListener {
                 () = ending.cancelled() => {}
             }
         });
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
-            let permit = permits.clone().acquire_owned().await.expect("nobody closes the semaphore");
-            let stream = tokio::select! {
+            let (stream, peer) = tokio::select! {
                 () = shutdown.cancelled() => break,
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
+                    Ok(accepted) => accepted,
                     Err(error) => {
                         // Out of descriptors, most likely: accepting again at once would spin.
                         tracing::warn!(%error, "connection not accepted");
@@ -116,10 +113,12 @@ impl ClusterListener {
                     }
                 },
             };
+            // Before TLS nothing can be said that the other side would believe: one too many is closed, and tries again.
+            let Ok(place) = self.doors.enter(peer.ip()) else { continue };
             let (shared, shutdown) = (self.clone(), shutdown.clone());
             tasks.spawn(async move {
                 shared.serve_connection(stream, shutdown).await;
-                drop(permit);
+                drop(place);
             });
         }
         drop(listener);

@@ -6,12 +6,13 @@ use crate::board::Board;
 use crate::clock;
 use crate::config::MasterConfig;
 use crate::consensus::Consensus;
+use crate::metrics;
+use crate::subject::Subject;
 use drover_core::leader::{self, Decision, Knowledge};
 use drover_core::state::{ClusterState, Command};
-use drover_core::time::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -59,7 +60,7 @@ impl LeaderLoop {
             return;
         }
         info!(term, "leading");
-        self.propose(self.weights()).await;
+        self.propose(self.settings()).await;
         let mut known = Knowledge {
             heard: BTreeMap::new(),
             leading_since: clock::now(),
@@ -97,7 +98,10 @@ impl LeaderLoop {
     }
 
     fn decide(&self, known: &Knowledge) -> Decision {
-        self.consensus.read(|state| leader::decide(state, known, clock::now(), &mut clock::new_id))
+        let began = Instant::now();
+        let decision = self.consensus.read(|state| leader::decide(state, known, clock::now(), &mut clock::new_id));
+        metrics::DECISION.took([], began.elapsed());
+        decision
     }
 
     /// Proposes and waits for each to be applied or refused. Returns how many were honoured.
@@ -105,16 +109,20 @@ impl LeaderLoop {
         if commands.is_empty() {
             return 0;
         }
-        let told: Vec<String> = commands.iter().map(describe).collect();
+        let told: Vec<(&'static str, Subject)> = self
+            .consensus
+            .read(|state| commands.iter().map(|command| (metrics::command(command), Subject::of(command, state))).collect());
+        told.iter().for_each(|(_, subject)| subject.tell_proposed());
         let results = self.consensus.propose_all(commands).await;
         let mut honoured = 0;
-        for (what, result) in told.iter().zip(&results) {
+        for ((command, subject), result) in told.iter().zip(&results) {
+            metrics::COMMANDS.inc([command, if result.is_ok() { "applied" } else { "refused" }]);
             match result {
                 Ok(index) => {
                     honoured += 1;
-                    info!(index, "{what}");
+                    subject.tell_applied(*index);
                 }
-                Err(error) => debug!(%error, "not done: {what}"),
+                Err(error) => subject.tell_refused(error),
             }
         }
         if honoured == 0
@@ -125,15 +133,17 @@ impl LeaderLoop {
         honoured
     }
 
-    /// The roles' weights that the configuration asks for and the state does not have.
-    fn weights(&self) -> Vec<Command> {
+    /// What the configuration asks for and the state does not have: roles' weights, bounds.
+    fn settings(&self) -> Vec<Command> {
         let at = clock::now();
         let differs = |state: &ClusterState| {
             let wanted = self.config.weights_milli.iter();
-            wanted
+            let weights = wanted
                 .filter(|(role, weight)| state.roles.get(*role).map_or(1000, |record| record.weight_milli) != **weight)
-                .map(|(role, weight_milli)| Command::SetRoleWeight { role: role.clone(), weight_milli: *weight_milli, at })
-                .collect()
+                .map(|(role, weight_milli)| Command::SetRoleWeight { role: role.clone(), weight_milli: *weight_milli, at });
+            let bounds = self.config.limits.bounds;
+            let bounds = (state.bounds != bounds).then_some(Command::SetBounds { bounds, at });
+            weights.chain(bounds).collect()
         };
         self.consensus.read(differs)
     }
@@ -143,24 +153,5 @@ async fn sleep_for(rest: Option<Duration>) {
     match rest {
         Some(rest) => tokio::time::sleep(rest).await,
         None => std::future::pending().await,
-    }
-}
-
-/// One line for the journal: what the leader decided, and why.
-fn describe(command: &Command) -> String {
-    let until = |at: &Timestamp| at.to_string();
-    match command {
-        Command::LaunchTask { launch, .. } => format!("launch {} on {}", launch.task, launch.agent),
-        Command::KillTask { task, why, .. } => format!("end {task}: {why}"),
-        Command::ExpungeTask { task, message, .. } => format!("give up {task}: {message}"),
-        Command::MarkAgentUnreachable { agent, .. } => format!("agent {agent} does not answer"),
-        Command::AdvanceDeployment { id, from_step, .. } => format!("deployment {id}: step {} is complete", from_step + 1),
-        Command::StartRun { run, .. } => format!("start run {} ({:?})", run.id, run.cause),
-        Command::RetryRun { run, attempt, not_before, .. } => {
-            format!("retry run {run}, attempt {attempt}, at {}", until(not_before))
-        }
-        Command::FinishRun { run, outcome, .. } => format!("run {run} is over: {outcome:?}"),
-        Command::SetRoleWeight { role, weight_milli, .. } => format!("role {role} weighs {weight_milli}/1000"),
-        other => format!("{other:?}"),
     }
 }

@@ -23,8 +23,12 @@ mod api_listener;
 mod board;
 mod clock;
 mod cluster_listener;
+mod doors;
 mod http;
 mod leader_loop;
+mod metrics;
+mod subject;
 
 pub use config::{Limits, MasterConfig};
+pub use metrics::MASTER as METRICS;
 pub use run::run;

@@ -6,9 +6,11 @@ use crate::board::Board;
 use crate::cluster_listener::{ClusterListener, Handler};
 use crate::config::MasterConfig;
 use crate::consensus::{Consensus, Settings};
+use crate::doors::Doors;
 use crate::http::forward::FORWARD_PREFIX;
 use crate::http::{self, Api, Origin};
 use crate::leader_loop::LeaderLoop;
+use crate::metrics;
 use anyhow::{Context, bail};
 use drover_api::agent::{SESSION_PATH, STREAMS_PATH};
 use drover_core::ids::AgentId;
@@ -39,6 +41,7 @@ pub async fn run(config: MasterConfig, ready: watch::Sender<bool>, shutdown: Can
         election_timeout: config.election_timeout,
         snapshot_every: config.snapshot_every,
         events_buffered: config.limits.events_buffered,
+        proposal_bytes: config.limits.proposal,
     };
     let consensus = Consensus::start(settings, &mut credentials, &config.data_dir.join("master/raft")).await?;
     let served = serve(config, credentials, consensus.clone(), ready, shutdown).await;
@@ -71,7 +74,7 @@ async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let config = Arc::new(config);
-    let agents = Arc::new(Agents::new(config.agent_heartbeat));
+    let agents = Arc::new(Agents::new(config.agent_heartbeat, config.limits.agent_message, config.limits.agents));
     let board = Arc::new(Board::default());
     let api = Arc::new(Api::new(
         consensus.clone(),
@@ -89,9 +92,12 @@ async fn serve(
         let (api, agents, consensus) = (Arc::clone(&api), Arc::clone(&agents), consensus.clone());
         Arc::new(move |peer, request| Box::pin(route(Arc::clone(&api), Arc::clone(&agents), consensus.clone(), peer, request)))
     };
-    let cluster_listener = ClusterListener::new(consensus.clone(), credentials, handler)?;
+    let limits = config.limits;
+    let doors = Doors::new("cluster", limits.cluster_connections, limits.cluster_connections_per_peer);
+    let cluster_listener = ClusterListener::new(consensus.clone(), credentials, handler, doors)?;
     tasks.spawn(cluster_listener.run(cluster_socket, stop.clone()));
     tasks.spawn(api_listener::run(api_socket, api, stop.clone()));
+    tasks.spawn(metrics::count_leaders(consensus.clone(), stop.clone()));
     let leader = LeaderLoop { consensus: consensus.clone(), agents, board, config: Arc::clone(&config) };
     tasks.spawn(leader.run(stop.clone()));
     tasks.close();

@@ -3,7 +3,6 @@
 
 use drover_core::change::SERVICE_PORTS;
 use drover_core::ids::FrameworkId;
-use drover_core::state::APP_VERSIONS_MAX;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -30,8 +29,9 @@ pub struct Info {
 }
 
 impl Info {
-    /// `leader` is the `host:port` of the leader's HTTP API; `host` and `port` are this master's own.
-    pub fn new(drover_version: &str, elected: bool, leader: Option<String>, host: &str, port: u16) -> Self {
+    /// `leader` is the `host:port` of the leader's HTTP API; `host` and `port` are this master's own. `versions` are kept of
+    /// each app.
+    pub fn new(drover_version: &str, elected: bool, leader: Option<String>, host: &str, port: u16, versions: u32) -> Self {
         Self {
             name: "marathon",
             version: MARATHON_VERSION,
@@ -50,7 +50,7 @@ impl Info {
                 "local_port_max": SERVICE_PORTS.end(),
                 "mesos_role": "*",
             }),
-            zookeeper_config: json!({ "zk_max_versions": APP_VERSIONS_MAX }),
+            zookeeper_config: json!({ "zk_max_versions": versions }),
             http_config: json!({ "http_port": port }),
         }
     }

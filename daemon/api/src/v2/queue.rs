@@ -155,7 +155,7 @@ fn unused_offers(state: &ClusterState, waiting: &Waiting, now: Timestamp) -> Vec
 fn reasons(why: &[Against]) -> Vec<&'static str> {
     let word = |against: &Against| match against {
         // An agent that does not answer makes no offer; the nearest Marathon has is one that is being worked on.
-        Against::Unreachable => "AgentMaintenance",
+        Against::Unreachable | Against::Tasks { .. } => "AgentMaintenance",
         Against::Role { .. } => "UnfulfilledRole",
         Against::Constraint { .. } | Against::Systemd { .. } => "UnfulfilledConstraint",
         Against::Cpus { .. } => "InsufficientCpus",

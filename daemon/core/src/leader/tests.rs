@@ -65,6 +65,7 @@ impl Sim {
             systemd: 252,
             version: "0".into(),
             enforces: BTreeSet::new(),
+            tasks_max: crate::agent::TASKS_MAX,
         };
         self.running.entry(info.id.clone()).or_default();
         assert_eq!(self.apply(Command::AdmitAgent { info: Box::new(info), at: self.now }).result, Ok(()));
@@ -86,6 +87,10 @@ impl Sim {
             let held = self.state.tasks_of_agent(&agent.info.id).map(|task| task.allocation.total());
             let held = held.fold(Scalars::default(), Scalars::plus);
             assert!(agent.info.resources.total().hold(&held), "agent {} is over-committed: {held:?}", agent.info.id);
+            assert!(
+                self.state.tasks_of_agent(&agent.info.id).count() <= agent.info.tasks_max as usize,
+                "more tasks than it takes"
+            );
             let mut ports: Vec<u16> =
                 self.state.tasks_of_agent(&agent.info.id).flat_map(|t| t.allocation.ports.clone()).collect();
             let all = ports.len();
@@ -410,6 +415,23 @@ fn what_has_no_place_says_why_for_each_node() {
     assert_eq!(waiting.count, 1);
     assert_eq!(waiting.agents.len(), 2);
     assert!(waiting.agents.values().all(|reasons| matches!(reasons.as_slice(), [Against::Constraint { .. }])));
+}
+
+#[test]
+fn a_node_is_given_no_more_tasks_than_it_takes_and_says_so() {
+    let mut sim = Sim::new(&["a1", "b1"]);
+    for (id, most) in [("a1", 2), ("b1", 3)] {
+        let mut info = sim.state.agents[&AgentId::new(id)].info.clone();
+        info.tasks_max = most;
+        assert_eq!(sim.apply(Command::AdmitAgent { info: Box::new(info), at: sim.now }).result, Ok(()));
+    }
+    sim.put(|app| app.instances = 7);
+    sim.settle();
+    assert_eq!(sim.hosts(), ["a1", "a1", "b1", "b1", "b1"]);
+    let waiting = &sim.waiting[&Request::App(AppId::parse("/web").unwrap())];
+    assert_eq!(waiting.count, 2);
+    let reasons: Vec<_> = waiting.agents.values().flatten().collect();
+    assert_eq!(reasons, [&Against::Tasks { most: 2 }, &Against::Tasks { most: 3 }]);
 }
 
 #[test]

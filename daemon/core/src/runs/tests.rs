@@ -55,6 +55,10 @@ fn after(parents: &[&str]) -> Trigger {
     Trigger::Parents(parents.iter().map(|parent| name(parent)).collect())
 }
 
+fn live_max() -> usize {
+    ClusterState::default().bounds.runs_live as usize
+}
+
 /// A cluster of one big agent, and a clock.
 #[derive(Clone)]
 struct World {
@@ -75,6 +79,7 @@ impl World {
             systemd: 252,
             version: String::new(),
             enforces: BTreeSet::new(),
+            tasks_max: 1_000_000,
         };
         world.apply(Command::AdmitAgent { info: Box::new(info), at: world.now });
         world
@@ -287,9 +292,9 @@ fn a_concurrent_job_overlaps_itself_up_to_the_limit() {
     eager.concurrent = true;
     let mut world = World::with(&[eager]);
     world.pass(300);
-    assert_eq!(world.tasks("eager").len(), RUNS_LIVE_MAX);
+    assert_eq!(world.tasks("eager").len(), live_max());
     world.end("eager", TaskState::Finished);
-    assert_eq!(world.tasks("eager").len(), RUNS_LIVE_MAX);
+    assert_eq!(world.tasks("eager").len(), live_max());
     assert!(world.told("eager").ends_with("12:01:40r 12:03:59r"), "the newest that is too late: {}", world.told("eager"));
 }
 
@@ -419,7 +424,7 @@ fn a_retry_goes_before_a_run_that_has_not_begun() {
 #[test]
 fn more_runs_by_hand_than_the_limit_are_refused() {
     let mut world = World::with(&[job("never", every("R0//PT1H"))]);
-    for _ in 0..RUNS_LIVE_MAX {
+    for _ in 0..live_max() {
         world.run_now("never");
     }
     let more = manual_run(&world.state, &name("never"), vec![], world.now).unwrap();

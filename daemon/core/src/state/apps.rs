@@ -1,6 +1,6 @@
 //! Commands about apps and their deployments.
 
-use super::{APP_VERSIONS_MAX, AppChange, AppRecord, ClusterState, Refusal, Told};
+use super::{AppChange, AppRecord, ClusterState, Refusal, Told};
 use crate::app::Failures;
 use crate::deployment::Deployment;
 use crate::event::EventKind;
@@ -58,9 +58,7 @@ impl ClusterState {
                     }
                     record.app = app.clone();
                     record.versions.insert(app.version, app.clone());
-                    while record.versions.len() > APP_VERSIONS_MAX {
-                        record.versions.pop_first();
-                    }
+                    record.forget_old_versions(&self.bounds);
                     told.push(EventKind::AppChanged(Box::new(app.clone())));
                 }
             }

@@ -1,9 +1,9 @@
 //! Commands about jobs and runs.
 
-use super::{ClusterState, JobChange, JobEntry, RUN_HISTORY_MAX, Refusal, RunOutcome, Told};
+use super::{ClusterState, JobChange, JobEntry, Refusal, RunOutcome, Told};
 use crate::event::EventKind;
 use crate::ids::{JobName, RunId, TaskId};
-use crate::job::{Cause, Job, JobRecord, RUNS_LIVE_MAX, Run, RunState, Trigger};
+use crate::job::{Cause, Job, JobRecord, Run, RunState, Trigger};
 use crate::task::{Owner, TaskState};
 use crate::time::Timestamp;
 use std::ops::Bound;
@@ -96,7 +96,7 @@ impl ClusterState {
         if self.runs.contains_key(&run.id) || entry.record.history.iter().any(|ended| ended.id == run.id) {
             return Err(Refusal::Exists(format!("run {}", run.id)));
         }
-        if live >= RUNS_LIVE_MAX {
+        if live >= self.bounds.runs_live as usize {
             return Err(Refusal::NoRoom(format!(
                 "job {} has {live} runs that are queued or live, the most it may have",
                 run.job
@@ -173,9 +173,7 @@ impl ClusterState {
             }
             entry.job.disabled |= disable;
             record.history.push(run.clone());
-            if record.history.len() > RUN_HISTORY_MAX {
-                record.history.remove(0);
-            }
+            record.forget_old_runs(&self.bounds);
         }
         if release {
             self.count_for_children(&run.job);

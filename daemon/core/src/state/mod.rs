@@ -3,6 +3,7 @@
 
 mod agents;
 mod apps;
+mod bounds;
 mod command;
 mod jobs;
 mod tasks;
@@ -15,6 +16,7 @@ mod tests_apps;
 #[cfg(test)]
 mod tests_jobs;
 
+pub use bounds::Bounds;
 pub use command::{AppChange, Command, JobChange, RunOutcome};
 pub use tokens::{JoinToken, NodeRole};
 
@@ -33,12 +35,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Version of the replicated shapes: of commands in the log and of the state in snapshots. A master refuses a newer one.
 pub const STATE_VERSION: u32 = 1;
-
-/// Versions kept of each app.
-pub const APP_VERSIONS_MAX: usize = 50;
-
-/// Ended runs kept of each job.
-pub const RUN_HISTORY_MAX: usize = 20;
 
 /// An app and what is remembered of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +88,9 @@ pub struct ClusterState {
     pub tokens: BTreeMap<String, JoinToken>,
     /// The newest version given to anything; the next one must be later.
     pub last_version: Timestamp,
+    /// How much of the past is kept, and how many runs a job may have.
+    #[serde(default)]
+    pub bounds: Bounds,
     #[serde(skip)]
     index: Index,
 }
@@ -166,6 +165,10 @@ impl ClusterState {
             Command::RemoveAgent { agent, at: _ } => self.remove_agent(agent, told),
             Command::SetRoleWeight { role, weight_milli, at: _ } => {
                 self.roles.insert(role.clone(), RoleRecord { weight_milli: *weight_milli });
+                Ok(())
+            }
+            Command::SetBounds { bounds, at: _ } => {
+                self.set_bounds(*bounds);
                 Ok(())
             }
             Command::ChangeApps { changes, deployment, force, at: _ } => self.change_apps(changes, deployment, *force, told),

@@ -18,6 +18,9 @@ impl ClusterState {
         if !agent.is_up() {
             return Err(Refusal::NoRoom(format!("agent {} does not answer", launch.agent)));
         }
+        if agent.places(self.tasks_of_agent(&launch.agent).count()) == 0 {
+            return Err(Refusal::NoRoom(format!("agent {} has as many tasks as it takes", launch.agent)));
+        }
         let free = self.free_on(agent);
         let fits = launch.allocation.scalars.iter().all(|(role, part)| free.scalars.get(role).is_some_and(|f| f.hold(part)))
             && launch.allocation.ports.iter().all(|port| free.ports.values().any(|ports| ports.contains(*port)));

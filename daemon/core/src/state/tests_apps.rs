@@ -1,6 +1,6 @@
 //! Commands about apps: what is honoured, what is refused, and what is remembered.
 
-use super::{APP_VERSIONS_MAX, AppChange, ClusterState, Command, Refusal};
+use super::{AppChange, Bounds, ClusterState, Command, Refusal};
 use crate::app::App;
 use crate::change::{self, Edit, Plan, Request};
 use crate::deployment::Deployment;
@@ -164,10 +164,16 @@ fn the_newest_versions_are_kept() {
         apply(&mut state, &plan.command()).unwrap();
     }
     let record = &state.apps["/a"];
-    assert_eq!(record.versions.len(), APP_VERSIONS_MAX);
+    assert_eq!(record.versions.len(), 50);
     assert_eq!(record.versions.last_key_value().unwrap().1, &record.app);
     assert_eq!(record.app.version, NOW + Millis(68), "each write has a version of its own in the same millisecond");
     assert_eq!(record.app.last_config_change_at, NOW);
+
+    let bounds = Bounds { app_versions: 3, ..Bounds::default() };
+    apply(&mut state, &Command::SetBounds { bounds, at: NOW }).unwrap();
+    let record = &state.apps["/a"];
+    assert_eq!(record.versions.len(), 3, "what is kept already is cut down at once");
+    assert!(record.versions.contains_key(&record.app.version));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Commands about jobs: what is honoured, what is refused, and what is remembered.
 
-use super::{ClusterState, Command, JobChange, Refusal, RunOutcome};
+use super::{Bounds, ClusterState, Command, JobChange, Refusal, RunOutcome};
 use crate::ids::{JobName, RunId};
 use crate::job::{Cause, EPSILON_DEFAULT, JOB_RESOURCES_DEFAULT, Job, Run, RunState, Trigger};
 use crate::job_change::{Children, Refused, plan_put, plan_remove};
@@ -222,8 +222,17 @@ fn history_is_bounded_and_counts_go_on() {
         assert_eq!(state.apply(&finish).result, Ok(()));
     }
     let history = &state.jobs[&name("a")].record.history;
-    assert_eq!(history.len(), super::RUN_HISTORY_MAX);
+    assert_eq!(history.len(), 20);
     assert_eq!(history.last().unwrap().slot, NOW + Millis(29));
+    let bounds = Bounds { run_history: 2, runs_live: 1, ..Bounds::default() };
+    assert_eq!(state.apply(&Command::SetBounds { bounds, at: NOW }).result, Ok(()));
+    let history: Vec<Timestamp> = state.jobs[&name("a")].record.history.iter().map(|run| run.slot).collect();
+    assert_eq!(history, [NOW + Millis(28), NOW + Millis(29)], "the newest stay");
+    let run = |state: &ClusterState, n| runs::manual_run(state, &name("a"), vec![], NOW + Millis(n)).unwrap();
+    let first = run(&state, 40);
+    assert_eq!(state.apply(&first).result, Ok(()));
+    let second = run(&state, 41);
+    assert_eq!(refused(&state, &second), "job a has 1 runs that are queued or live, the most it may have");
     assert_eq!(
         refused(&state, &Command::MarkJobSuccess { job: name("b"), at: NOW }),
         Refusal::NotFound("job b".into()).to_string()

@@ -26,6 +26,11 @@ pub struct JoinToken {
 }
 
 impl ClusterState {
+    /// Join tokens that can still be used.
+    pub fn unexpired_tokens(&self, now: Timestamp) -> usize {
+        self.tokens.values().filter(|token| token.expires_at > now).count()
+    }
+
     pub(super) fn put_join_token(&mut self, hash: &str, token: &JoinToken, at: Timestamp) -> Result<(), Refusal> {
         self.tokens.retain(|_, known| known.expires_at > at);
         self.tokens.insert(hash.to_owned(), *token);

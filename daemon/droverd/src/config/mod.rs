@@ -4,9 +4,10 @@ mod reader;
 
 pub(crate) use reader::Fault;
 
-use drover_agent::{AgentConfig, Manager};
+use drover_agent::{AgentConfig, Manager, MetricsListen};
 use drover_core::ids::Role;
 use drover_core::resources::Ports;
+use drover_core::state::Bounds;
 use drover_master::{Limits, MasterConfig};
 use reader::{Reader, count, duration, milli, size, text, text_map, texts};
 use std::collections::BTreeMap;
@@ -168,16 +169,77 @@ fn weight(value: &toml::Value) -> Result<u64, String> {
 }
 
 fn limits(reader: &mut Reader<'_>, default: Limits) -> Limits {
-    let fit = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-    let body = reader.value("body", default.body as u64, |value| {
-        size(value).ok().filter(|n| (1024..=1 << 30).contains(n)).ok_or_else(|| "must be a size from 1K to 1G".to_owned())
-    });
+    let mut number =
+        |key: &'static str, default: usize, least: u64, most: u64| fit(reader.value(key, default as u64, count(least..=most)));
+    let limits = Limits {
+        headers: number("headers", default.headers, 10, 1000),
+        connections: number("connections", default.connections, 1, 1_000_000),
+        connections_per_peer: number("connections_per_peer", default.connections_per_peer, 1, 1_000_000),
+        requests: number("requests", default.requests, 1, 1_000_000),
+        events_buffered: number("events_buffered", default.events_buffered, 1, 10_000_000),
+        event_subscribers: number("event_subscribers", default.event_subscribers, 0, 1_000_000),
+        log_streams: number("log_streams", default.log_streams, 0, 1_000_000),
+        apps: number("apps", default.apps, 0, 10_000_000),
+        jobs: number("jobs", default.jobs, 0, 10_000_000),
+        instances: number("instances", default.instances, 0, 10_000_000),
+        instances_total: number("instances_total", default.instances_total, 0, 10_000_000),
+        tokens: number("tokens", default.tokens, 0, 1_000_000),
+        agents: number("agents", default.agents, 1, 1_000_000),
+        cluster_connections: number("cluster_connections", default.cluster_connections, 1, 1_000_000),
+        cluster_connections_per_peer: number(
+            "cluster_connections_per_peer",
+            default.cluster_connections_per_peer,
+            1,
+            1_000_000,
+        ),
+        bounds: Bounds {
+            app_versions: narrow(number("app_versions", default.bounds.app_versions as usize, 1, 1000)),
+            run_history: narrow(number("run_history", default.bounds.run_history as usize, 0, 10_000)),
+            runs_live: narrow(number("runs_live", default.bounds.runs_live as usize, 1, 10_000)),
+        },
+        ..default
+    };
     Limits {
-        body: fit(body),
-        events_buffered: fit(reader.value("events_buffered", default.events_buffered as u64, count(1..=10_000_000))),
-        event_subscribers: fit(reader.value("event_subscribers", default.event_subscribers as u64, count(0..=1_000_000))),
-        apps: fit(reader.value("apps", default.apps as u64, count(0..=10_000_000))),
-        jobs: fit(reader.value("jobs", default.jobs as u64, count(0..=10_000_000))),
+        head: fit(reader.value("head", default.head as u64, size_within(8 << 10, 1 << 20, "8K", "1M"))),
+        body: fit(reader.value("body", default.body as u64, size_within(1 << 10, 1 << 30, "1K", "1G"))),
+        event_backlog: fit(reader.value(
+            "event_backlog",
+            default.event_backlog as u64,
+            size_within(1 << 10, 1 << 30, "1K", "1G"),
+        )),
+        // A follower takes messages of 64 MiB from its leader, an entry included.
+        proposal: fit(reader.value("proposal", default.proposal as u64, size_within(1 << 10, 32 << 20, "1K", "32M"))),
+        agent_message: fit(reader.value(
+            "agent_message",
+            default.agent_message as u64,
+            size_within(64 << 10, 1 << 30, "64K", "1G"),
+        )),
+        head_timeout: reader.value("head_timeout", default.head_timeout, span),
+        body_timeout: reader.value("body_timeout", default.body_timeout, span),
+        idle_timeout: reader.value("idle_timeout", default.idle_timeout, span),
+        stall_timeout: reader.value("stall_timeout", default.stall_timeout, span),
+        ..limits
+    }
+}
+
+fn fit(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+fn narrow(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// A size within bounds, which are also given as people write them.
+fn size_within(
+    least: u64,
+    most: u64,
+    low: &'static str,
+    high: &'static str,
+) -> impl FnOnce(&toml::Value) -> Result<u64, String> {
+    move |value| {
+        let within = size(value).ok().filter(|n| (least..=most).contains(n));
+        within.ok_or_else(|| format!("must be a size from {low} to {high}"))
     }
 }
 
@@ -196,6 +258,10 @@ fn agent(reader: &mut Reader<'_>, name: &str, data_dir: &Path) -> AgentConfig {
     config.task_slice = reader.value("task_slice", config.task_slice.clone(), |value| {
         text(value).ok().filter(|slice| slice.ends_with(".slice")).ok_or_else(|| "must end in .slice".to_owned())
     });
+    if let Some(listen) = reader.optional("metrics_listen", metrics_listen) {
+        config.metrics_listen = listen;
+    }
+    config.limits = reader.table("limits", |reader| agent_limits(reader, config.limits));
     config.resources = reader.table("resources", |reader| resources(reader, config.resources.clone()));
     config.reserved = reader
         .tables("reserved", |reader| resources(reader, Default::default()))
@@ -203,6 +269,24 @@ fn agent(reader: &mut Reader<'_>, name: &str, data_dir: &Path) -> AgentConfig {
         .map(|(role, part)| (Role::new(role), part))
         .collect();
     config
+}
+
+fn metrics_listen(value: &toml::Value) -> Result<MetricsListen, String> {
+    if value.as_str() == Some("off") {
+        return Ok(MetricsListen::Off);
+    }
+    address(value)
+        .map(MetricsListen::At)
+        .map_err(|_| "must be \"off\", or an address and a port such as \"127.0.0.1:7072\"".to_owned())
+}
+
+fn agent_limits(reader: &mut Reader<'_>, default: drover_agent::Limits) -> drover_agent::Limits {
+    let tasks = reader.value("tasks", u64::from(default.tasks), count(0..=100_000));
+    drover_agent::Limits {
+        tasks: u32::try_from(tasks).unwrap_or(u32::MAX),
+        log_streams: fit(reader.value("log_streams", default.log_streams as u64, count(0..=10_000))),
+        message: fit(reader.value("message", default.message as u64, size_within(1 << 20, 1 << 30, "1M", "1G"))),
+    }
 }
 
 fn resources(reader: &mut Reader<'_>, default: drover_agent::Amounts) -> drover_agent::Amounts {
@@ -251,10 +335,13 @@ mod tests {
             agent_timeout = 20
             [master.limits]
             body = "1M"
+            stall_timeout = "7s"
+            run_history = 3
             [master.roles.apps]
             weight = 2.5
             [agent]
             masters = ["m1:7071", "m2:7071"]
+            metrics_listen = "0.0.0.0:9100"
             attributes = { rack = "a", slots = 3 }
             [agent.resources]
             cpus = 1.5
@@ -262,6 +349,8 @@ mod tests {
             ports = ["31000-31010", "8080"]
             [agent.reserved.db]
             mem = "1G"
+            [agent.limits]
+            tasks = 200
         "#;
         let config = Config::parse(content, "n1", Path::new("x")).unwrap();
         let (master, agent) = (config.master.unwrap(), config.agent.unwrap());
@@ -269,6 +358,10 @@ mod tests {
         assert_eq!(master.heartbeat_interval, Duration::from_millis(100));
         assert_eq!(master.agent_timeout.0, 20_000);
         assert_eq!(master.limits.body, 1 << 20);
+        assert_eq!(master.limits.stall_timeout, Duration::from_secs(7));
+        assert_eq!(master.limits.bounds, Bounds { run_history: 3, ..Bounds::default() });
+        assert_eq!(agent.metrics_listen, MetricsListen::At("0.0.0.0:9100".parse().unwrap()));
+        assert_eq!(agent.limits, drover_agent::Limits { tasks: 200, ..drover_agent::Limits::default() });
         assert_eq!(master.weights_milli[&Role::new("apps")], 2500);
         assert_eq!(agent.data_dir, Path::new("/srv/drover"));
         assert_eq!(agent.attributes["slots"], "3");
@@ -294,11 +387,13 @@ mod tests {
             election_timeout = "300ms"
             [master.limits]
             body = "7"
+            connections = 0
             [master.roles.apps]
             weight = 0
             [agent]
             masters = ["m1"]
             manager = "runit"
+            metrics_listen = "7072"
             [agent.resources]
             mem = "lots"
             ports = ["9-3"]
@@ -309,11 +404,13 @@ mod tests {
                 "data_dir: must be an absolute path",
                 "master.api_listen: must be an address and a port such as \"127.0.0.1:7070\"",
                 "master.heartbeat_interval: must be a duration such as \"250ms\", \"15s\" or \"5min 20s\"",
+                "master.limits.connections: must be a whole number from 1 to 1000000",
                 "master.limits.body: must be a size from 1K to 1G",
                 "master.roles.apps.weight: must be a number above 0",
                 "master.election_timeout: must be at least four times heartbeat_interval, or followers stand for election while the leader lives",
                 "agent.masters: \"m1\" must be a host and a port such as \"n1:7071\"",
                 "agent.manager: must be \"system\" or \"user\"",
+                "agent.metrics_listen: must be \"off\", or an address and a port such as \"127.0.0.1:7072\"",
                 "agent.resources.mem: must be a size such as \"512M\", \"4G\" or a number of bytes",
                 "agent.resources.ports: \"9-3\" must be a port or a range such as \"31000-32000\"",
                 "nmae: unknown key; did you mean name?",

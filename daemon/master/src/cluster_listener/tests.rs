@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{ClusterListener, Handler};
 use crate::clock;
 use crate::consensus::{Consensus, Member, MemberRole, Settings, StartError};
+use crate::doors::Doors;
 
 /// Long enough for anything on a busy machine; nothing here should come near it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,6 +30,7 @@ pub(crate) const SETTINGS: Settings = Settings {
     election_timeout: Duration::from_millis(600),
     snapshot_every: 10_000,
     events_buffered: 1000,
+    proposal_bytes: 16 << 20,
 };
 
 /// Waits for something, and says what for if it does not come.
@@ -90,7 +92,7 @@ impl Machine {
                 Response::new(client::full(format!("{} asks for {}", peer.role, request.uri().path())))
             })
         });
-        let listener = ClusterListener::new(consensus.clone(), credentials, handler)?;
+        let listener = ClusterListener::new(consensus.clone(), credentials, handler, Doors::new("test", 1000, 1000))?;
         let socket = TcpListener::bind(self.address).await.unwrap();
         let shutdown = CancellationToken::new();
         let listening = tokio::spawn(listener.run(socket, shutdown.clone()));

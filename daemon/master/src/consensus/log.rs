@@ -15,6 +15,7 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock, mpsc};
+use std::time::Instant;
 
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader, StorageIOError};
@@ -22,6 +23,8 @@ use tokio::sync::oneshot;
 
 use super::files::{self, Owner, StoreError};
 use super::types::{Entry, LogId, StorageError, Types, Vote};
+use crate::metrics;
+
 use super::wal::{self, Opened, Position, Wal};
 
 /// Entries are kept in memory up to this many bytes of JSON. Replication and `apply` nearly always find what
@@ -177,7 +180,9 @@ impl Writer {
             let source = io::Error::other(format!("entry {first} was to be appended where {end} belongs"));
             return Err(StoreError::Io { doing: "append to the log in", path: self.dir.clone(), source });
         }
+        let began = Instant::now();
         let positions = self.wal.append(first, &bytes)?;
+        metrics::APPEND.took([], began.elapsed());
         let mut index = self.write_index();
         if index.positions.is_empty() {
             index.first = first;

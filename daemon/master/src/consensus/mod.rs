@@ -104,6 +104,8 @@ pub struct Settings {
     pub snapshot_every: u64,
     /// Events kept for those who follow.
     pub events_buffered: usize,
+    /// Bytes of commands that are proposed together, at most.
+    pub proposal_bytes: usize,
 }
 
 impl Default for Settings {
@@ -113,6 +115,7 @@ impl Default for Settings {
             election_timeout: Duration::from_secs(1),
             snapshot_every: 10_000,
             events_buffered: 10_000,
+            proposal_bytes: 16 << 20,
         }
     }
 }
@@ -216,7 +219,7 @@ impl Consensus {
 
         let stop = CancellationToken::new();
         let tracker = TaskTracker::new();
-        let proposer = Proposer::start(raft.clone(), &tracker, stop.clone());
+        let proposer = Proposer::start(raft.clone(), settings.proposal_bytes, &tracker, stop.clone());
         let confirmer = Confirmer::start(raft.clone(), settings.election_timeout * 2, &tracker, stop.clone());
         let leadership = leadership::watch(&raft, &network, &settings, JoinedMark::new(dir, owner), &tracker, stop.clone());
         let fatal = leadership::watch_fatal(&raft, &tracker, stop.clone());

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use drover_core::state::{Command, Refusal};
 use openraft::error::{ClientWriteError, ForwardToLeader};
@@ -18,15 +18,13 @@ use tokio_util::task::TaskTracker;
 
 use super::Master;
 use super::types::{MasterNode, Outcome, Proposal, Raft, Types};
+use crate::metrics;
 
 /// Commands in one entry, unless one caller's group is larger.
 const COMMANDS_MAX: usize = 256;
 
 /// Bytes in one entry, roughly, unless one caller's group is larger.
 const ENTRY_BYTES: usize = 1 << 20;
-
-/// Bytes in one caller's group; beyond it the group is refused.
-const GROUP_BYTES: usize = 16 << 20;
 
 /// Entries on their way at once.
 const IN_FLIGHT: usize = 2;
@@ -56,10 +54,12 @@ pub enum ProposeError {
     #[error("this master has too much to do")]
     TooBusy,
     /// It is larger than what the log takes; it was not taken.
-    #[error("the change is too large: {bytes} bytes, and at most {GROUP_BYTES} are possible")]
+    #[error("the change is too large: {bytes} bytes, and at most {most} are possible")]
     TooLarge {
         /// Its size.
         bytes: usize,
+        /// The limit.
+        most: usize,
     },
 }
 
@@ -67,6 +67,8 @@ pub enum ProposeError {
 #[derive(Debug, Clone)]
 pub(super) struct Proposer {
     queue: mpsc::Sender<Group>,
+    /// Bytes in one caller's group; beyond it the group is refused.
+    group_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -81,7 +83,7 @@ type Answer = Result<(u64, Vec<Result<(), Refusal>>), ProposeError>;
 
 impl Proposer {
     /// Starts the task that gathers proposals. It ends with the token.
-    pub(super) fn start(raft: Raft, tracker: &TaskTracker, stop: CancellationToken) -> Self {
+    pub(super) fn start(raft: Raft, group_bytes: usize, tracker: &TaskTracker, stop: CancellationToken) -> Self {
         let (queue, waiting) = mpsc::channel(WAITING_MAX);
         let gatherer = Gatherer { raft, waiting, held: None, in_flight: Arc::new(Semaphore::new(IN_FLIGHT)) };
         let replies = tracker.clone();
@@ -91,7 +93,7 @@ impl Proposer {
                 () = stop.cancelled() => {}
             }
         });
-        Self { queue }
+        Self { queue, group_bytes }
     }
 
     pub(super) async fn propose(&self, commands: Vec<Command>) -> Vec<Result<u64, ProposeError>> {
@@ -99,16 +101,24 @@ impl Proposer {
         if count == 0 {
             return Vec::new();
         }
-        match self.propose_group(commands).await {
-            Ok((index, results)) => results.into_iter().map(|result| result.map(|()| index).map_err(Into::into)).collect(),
+        let began = Instant::now();
+        let results: Vec<Result<u64, ProposeError>> = match self.propose_group(commands).await {
+            Ok((index, results)) => {
+                metrics::COMMIT.took([], began.elapsed());
+                results.into_iter().map(|result| result.map(|()| index).map_err(Into::into)).collect()
+            }
             Err(error) => vec![Err(error); count],
+        };
+        for result in &results {
+            metrics::PROPOSALS.inc([metrics::outcome(result)]);
         }
+        results
     }
 
     async fn propose_group(&self, commands: Vec<Command>) -> Answer {
         let bytes = size_of(&commands);
-        if bytes > GROUP_BYTES {
-            return Err(ProposeError::TooLarge { bytes });
+        if bytes > self.group_bytes {
+            return Err(ProposeError::TooLarge { bytes, most: self.group_bytes });
         }
         let (reply, answer) = oneshot::channel();
         self.queue.try_send(Group { commands, bytes, reply }).map_err(|error| match error {
@@ -142,6 +152,7 @@ impl Gatherer {
                 callers.push((group.commands.len(), group.reply));
                 commands.extend(group.commands);
             }
+            metrics::BATCH.observe([], commands.len() as f64);
             // In the order of the log from here on: openraft takes them one after the other.
             let written = self.raft.client_write_ff(Proposal::new(commands)).await;
             replies.spawn(async move {

@@ -16,6 +16,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use drover_core::state::{ClusterState, STATE_VERSION};
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,7 @@ use uuid::Uuid;
 
 use super::files::{self, Owner, StoreError};
 use super::types::SnapshotMeta;
+use crate::metrics;
 
 const NAME: &str = "snapshot";
 const UNFINISHED: &str = "snapshot-unfinished-";
@@ -76,12 +78,14 @@ impl SnapshotDir {
 
     /// Writes a snapshot, and makes it the newest one unless a newer one came meanwhile.
     pub(super) fn write(&self, meta: &SnapshotMeta, state: &ClusterState) -> Result<(), StoreError> {
+        let began = Instant::now();
         let head = Head { state_version: STATE_VERSION, meta: meta.clone() };
         let mut content = serde_json::to_vec(&head).expect("a head is plain data");
         content.push(b'\n');
         serde_json::to_writer(&mut content, state).expect("the state is plain data");
         let path = self.unfinished();
         files::write_sealed(&path, KIND, self.owner, &content)?;
+        metrics::SNAPSHOT.took([], began.elapsed());
         self.replace(&path, meta)
     }
 

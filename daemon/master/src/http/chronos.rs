@@ -219,7 +219,7 @@ enum Proposed {
 async fn propose(api: &Api, commands: Vec<Command>) -> Proposed {
     // A task that was to be killed and is gone, or is being killed already, is no reason to do anything again.
     let may_be_moot: Vec<bool> = commands.iter().map(|command| matches!(command, Command::KillTask { .. })).collect();
-    for (result, may_be_moot) in api.consensus.propose_all(commands).await.into_iter().zip(may_be_moot) {
+    for (result, may_be_moot) in api.propose_all(commands).await.into_iter().zip(may_be_moot) {
         match result {
             Ok(_) => {}
             Err(ProposeError::Refused(_)) if may_be_moot => {}

@@ -1,12 +1,14 @@
 //! Event streams (server-sent events), served by every master out of its own copy of the log: the id is the Raft index, so
 //! a client may resume at another master.
 //!
-//! One task per subscriber feeds a bounded channel. A client that lets it fill up and reads no more is cut off, as Marathon
-//! does; it resumes with `Last-Event-ID`.
+//! One task per subscriber feeds a channel bounded in frames and bytes. A client that lets it fill up and reads no more is cut
+//! off, as Marathon does; it resumes with `Last-Event-ID`.
 
 use super::{Api, Dialect, v2};
 use crate::clock;
+use crate::config::Limits;
 use crate::consensus::{Follower, Gap, Published};
+use crate::metrics;
 use bytes::Bytes;
 use drover_api::drover as shapes;
 use drover_pki::client::Body;
@@ -18,13 +20,10 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// Frames a client may leave unread (`event_stream_max_outstanding_messages`).
+/// Frames a client may leave unread (`event_stream_max_outstanding_messages`), and no more bytes than `event_backlog`.
 const OUTSTANDING_MAX: usize = 1024;
-
-/// A client that has left that many unread and reads nothing for this long is cut off.
-const STALLED: Duration = Duration::from_secs(10);
 
 /// A comment is sent after this much silence: clients take a quieter stream for a dead one.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -45,7 +44,7 @@ pub(super) fn serve_if_asked(api: &Arc<Api>, request: &Request<Incoming>) -> Opt
     }
     let Ok(permit) = Arc::clone(&api.subscribers).try_acquire_owned() else {
         let why = format!("this master serves {} event streams already", api.config.limits.event_subscribers);
-        return Some(dialect.refuse(StatusCode::SERVICE_UNAVAILABLE, &why, "raise [master.limits] event_subscribers"));
+        return Some(dialect.too_much("event_subscribers", &why));
     };
     let last = request.headers().get("last-event-id").and_then(|id| id.to_str().ok()?.trim().parse::<u64>().ok());
     let events = api.consensus.events();
@@ -54,14 +53,20 @@ pub(super) fn serve_if_asked(api: &Arc<Api>, request: &Request<Incoming>) -> Opt
     let filter = query.split('&').filter_map(|pair| pair.strip_prefix("event_type=")).map(str::to_owned).collect();
     let follows = dialect != Dialect::Drover || !query.split('&').any(|pair| pair == "follow=0");
     let (to_client, frames) = mpsc::channel(OUTSTANDING_MAX);
+    let to_client = ToClient {
+        frames: to_client,
+        room: Arc::new(Semaphore::new(api.config.limits.event_backlog)),
+        limits: api.config.limits,
+    };
     let subscriber = Subscriber { dialect, filter, follows, to_client };
     let api = Arc::clone(api);
     tokio::spawn(async move {
-        subscriber.run(api, follower).await;
-        drop(permit);
+        let counted = metrics::EVENT_SUBSCRIBERS.hold([]);
+        metrics::EVENT_STREAMS_ENDED.inc([subscriber.run(api, follower).await]);
+        drop((counted, permit));
     });
-    let body = futures_util::stream::unfold(frames, |mut frames: mpsc::Receiver<Bytes>| async {
-        frames.recv().await.map(|frame| (Ok(Frame::data(frame)), frames))
+    let body = futures_util::stream::unfold(frames, |mut frames: mpsc::Receiver<Waiting>| async {
+        frames.recv().await.map(|(frame, _room)| (Ok(Frame::data(frame)), frames))
     });
     let mut response = Response::new(StreamBody::new(body).boxed_unsync());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -69,16 +74,43 @@ pub(super) fn serve_if_asked(api: &Arc<Api>, request: &Request<Incoming>) -> Opt
     Some(response)
 }
 
+/// A frame, and the room it takes until the client has taken it.
+type Waiting = (Bytes, OwnedSemaphorePermit);
+
+/// The way to one client, bounded in frames and in bytes.
+struct ToClient {
+    frames: mpsc::Sender<Waiting>,
+    room: Arc<Semaphore>,
+    limits: Limits,
+}
+
+impl ToClient {
+    /// Waits for room, but not for a client that takes nothing. Says why there is no use in going on.
+    async fn send(&self, frame: String) -> Result<(), &'static str> {
+        // A frame larger than all the room waits until it has all of it to itself.
+        let bytes = u32::try_from(frame.len().min(self.limits.event_backlog)).unwrap_or(u32::MAX);
+        let sent = async {
+            let room = Arc::clone(&self.room).acquire_many_owned(bytes).await.expect("nobody closes the semaphore");
+            self.frames.send((frame.into(), room)).await.map_err(|_| "closed")
+        };
+        tokio::select! {
+            sent = tokio::time::timeout(self.limits.stall_timeout, sent) => sent.unwrap_or(Err("stalled")),
+            () = self.frames.closed() => Err("closed"),
+        }
+    }
+}
+
 struct Subscriber {
     dialect: Dialect,
     filter: BTreeSet<String>,
     /// Otherwise what is buffered is sent, and the stream ends.
     follows: bool,
-    to_client: mpsc::Sender<Bytes>,
+    to_client: ToClient,
 }
 
 impl Subscriber {
-    async fn run(self, api: Arc<Api>, mut follower: Follower) {
+    /// Feeds the client until it ends; says why.
+    async fn run(&self, api: Arc<Api>, mut follower: Follower) -> &'static str {
         let mut opening = String::new();
         match self.dialect {
             Dialect::Marathon => {
@@ -91,8 +123,8 @@ impl Subscriber {
             }
             Dialect::Chronos | Dialect::Drover => opening.push_str(": events\n\n"),
         }
-        if self.to_client.try_send(opening.into()).is_err() {
-            return;
+        if let Err(why) = self.to_client.send(opening).await {
+            return why;
         }
         let events = api.consensus.events();
         loop {
@@ -104,14 +136,17 @@ impl Subscriber {
             let frame = match next {
                 Err(_) => ":\n\n".to_owned(),
                 Ok(Ok(Some(entry))) => self.render(&entry),
-                Ok(Ok(None)) => return,
+                Ok(Ok(None)) => return "complete",
                 Ok(Err(gap)) => {
+                    metrics::EVENT_RESYNCS.inc([]);
                     follower = events.follow_after(gap.oldest);
                     resync(self.dialect, &gap)
                 }
             };
-            if !frame.is_empty() && self.to_client.send_timeout(frame.into(), STALLED).await.is_err() {
-                return;
+            if !frame.is_empty()
+                && let Err(why) = self.to_client.send(frame).await
+            {
+                return why;
             }
         }
     }

@@ -5,6 +5,9 @@
 //! client ─▶ api listener ─▶ serve ─▶ leader? ─ yes ─▶ confirm (reads) ─▶ dialect ─▶ answer
 //!                                        └─── no ──▶ hand over: leader's cluster listener ─▶ serve there
 //! ```
+//! Each request has an id, the client's own or a new one: it is in the answer, in the journal (`DROVER_REQUEST_ID`), and goes
+//! along when the request is handed over. `/metrics` and `/ping` are every master's own.
+//!
 //! Each dialect plans with pure functions over the state, proposes commands, and answers in its own shapes and errors.
 
 pub(crate) mod chronos;
@@ -15,20 +18,27 @@ pub(crate) mod v2;
 
 use crate::agents::Agents;
 use crate::board::Board;
+use crate::clock;
 use crate::config::MasterConfig;
-use crate::consensus::{Consensus, Leadership};
+use crate::consensus::{Consensus, Leadership, ProposeError};
+use crate::metrics;
+use crate::subject::Subject;
 use bytes::Bytes;
+use drover_api::request_id::{REQUEST_ID_HEADER, RequestId, TRACEPARENT_HEADER};
+use drover_core::state::Command;
 use drover_pki::Credentials;
 use drover_pki::client::{self, Body};
+use drover_telemetry::Format;
 use forward::{Forwarder, was_not_sent};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::Semaphore;
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::{Instrument, debug, info_span};
 
 /// How long a request waits for a leader to be elected before it is refused.
 const LEADER_WAIT: Duration = Duration::from_secs(5);
@@ -46,6 +56,8 @@ pub(crate) struct Api {
     /// versions given to one are seen by the next.
     pub(crate) app_writes: tokio::sync::Mutex<()>,
     pub(crate) subscribers: Arc<Semaphore>,
+    pub(crate) log_streams: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
     /// The cluster's id.
     pub(crate) cluster: uuid::Uuid,
     /// The authority's certificate, which join tokens name.
@@ -85,6 +97,28 @@ impl Dialect {
         }
     }
 
+    /// For metrics.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Marathon => "marathon",
+            Self::Chronos => "chronos",
+            Self::Drover => "drover",
+        }
+    }
+
+    /// A refusal because of a limit, which may be over in a moment.
+    pub(crate) fn too_much(self, key: &'static str, why: &str) -> Response<Body> {
+        metrics::LIMITS_HIT.inc([key]);
+        let try_this = format!("try again in a moment, or raise [master.limits] {key}");
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let mut response = match self {
+            Self::Drover => drover::limit_reached(status, why, &try_this),
+            Self::Marathon | Self::Chronos => self.refuse(status, why, &try_this),
+        };
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        response
+    }
+
     /// A refusal in the dialect's shape.
     pub(crate) fn refuse(self, status: StatusCode, why: &str, try_this: &str) -> Response<Body> {
         let body = match self {
@@ -104,14 +138,16 @@ impl Api {
         config: Arc<MasterConfig>,
         credentials: Credentials,
     ) -> Self {
-        let subscribers = Arc::new(Semaphore::new(config.limits.event_subscribers));
+        let limits = config.limits;
         Self {
             consensus,
             agents,
             board,
             config,
             app_writes: tokio::sync::Mutex::new(()),
-            subscribers,
+            subscribers: Arc::new(Semaphore::new(limits.event_subscribers)),
+            log_streams: Arc::new(Semaphore::new(limits.log_streams)),
+            requests: Arc::new(Semaphore::new(limits.requests)),
             cluster: credentials.identity.cluster,
             authority: credentials.authority().clone(),
             forwarder: Forwarder::new(credentials),
@@ -119,18 +155,42 @@ impl Api {
     }
 
     /// Answers one request.
-    pub(crate) async fn serve(self: Arc<Self>, request: Request<Incoming>, origin: Origin) -> Response<Body> {
-        let path = request.uri().path().to_owned();
-        let dialect = Dialect::of(&path);
+    pub(crate) async fn serve(self: Arc<Self>, mut request: Request<Incoming>, origin: Origin) -> Response<Body> {
+        let began = Instant::now();
+        let dialect = Dialect::of(request.uri().path());
+        let labels = [dialect.word(), metrics::method(request.method()), origin.word()];
+        let id = request_id(request.headers());
+        let id_value = HeaderValue::from_str(id.as_str()).expect("an id is printable ASCII");
+        // From here on it is the request's own: a master that it is handed to takes it as given.
+        request.headers_mut().insert(HeaderName::from_static(REQUEST_ID_HEADER), id_value.clone());
+        let span = info_span!("request", request_id = %id);
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let in_flight = metrics::REQUESTS_IN_FLIGHT.hold([]);
+        let mut response = self.answer(request, dialect, origin).instrument(span.clone()).await;
+        drop(in_flight);
+        let took = began.elapsed();
+        metrics::count_request(labels, response.status(), took);
+        span.in_scope(|| debug!(%method, path, status = response.status().as_u16(), ?took, "{method} {path} is answered"));
+        response.headers_mut().insert(HeaderName::from_static(REQUEST_ID_HEADER), id_value);
+        response
+    }
+
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, dialect: Dialect, origin: Origin) -> Response<Body> {
         if let Some(answer) = events::serve_if_asked(&self, &request) {
             return answer;
         }
-        if path == "/ping" {
-            return v2::ping();
+        match request.uri().path() {
+            "/ping" => return v2::ping(),
+            "/metrics" => return self.metrics(&request),
+            _ => {}
         }
+        let Some(_turn) = self.turn() else {
+            let why = format!("this master is answering {} requests already", self.config.limits.requests);
+            return dialect.too_much("requests", &why);
+        };
         let stale = wants_stale(&request);
         let (head, body) = request.into_parts();
-        let body = match read_body(body, self.config.limits.body).await {
+        let body = match read_body(body, self.config.limits.body, self.config.limits.body_timeout).await {
             Ok(body) => body,
             Err(refused) => return refused.into_response(dialect, self.config.limits.body),
         };
@@ -145,6 +205,55 @@ impl Api {
         self.dispatch(dialect, &head, body).await
     }
 
+    /// Proposes what a request asks for. A deployment is told of, with the request's id; the rest only to those who want to know
+    /// everything, because a line in the journal costs more than most writes.
+    pub(crate) async fn propose_all(&self, commands: Vec<Command>) -> Vec<Result<u64, ProposeError>> {
+        let is_told =
+            |command: &Command| matches!(command, Command::ChangeApps { .. }) || tracing::enabled!(tracing::Level::DEBUG);
+        let told: Vec<Option<Subject>> = match commands.iter().any(is_told) {
+            true => self
+                .consensus
+                .read(|state| commands.iter().map(|command| is_told(command).then(|| Subject::of(command, state))).collect()),
+            false => vec![None; commands.len()],
+        };
+        let results = self.consensus.propose_all(commands).await;
+        for (subject, result) in told.iter().zip(&results) {
+            match (subject, result) {
+                (Some(subject), Ok(index)) => subject.tell_applied(*index),
+                (Some(subject), Err(error)) => subject.tell_refused(error),
+                (None, _) => {}
+            }
+        }
+        results
+    }
+
+    /// As [`Api::propose_all`], one.
+    pub(crate) async fn propose(&self, command: Command) -> Result<u64, ProposeError> {
+        self.propose_all(vec![command]).await.pop().unwrap_or(Err(ProposeError::Unavailable))
+    }
+
+    /// A place among the requests being answered.
+    fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.requests).try_acquire_owned().ok()
+    }
+
+    /// This master's numbers, for Prometheus. Marathon's `/metrics` is JSON of another system's making, and whoever insists
+    /// on JSON is told that there is none.
+    fn metrics(&self, request: &Request<Incoming>) -> Response<Body> {
+        let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("*/*");
+        if !is_read(request.method()) {
+            return Dialect::Marathon.refuse(StatusCode::METHOD_NOT_ALLOWED, "metrics are read with GET", "");
+        }
+        if accept.contains("json") && !accept.contains("text/") && !accept.contains("*/*") && !accept.contains("openmetrics") {
+            let why = "metrics are in the text formats of Prometheus and OpenMetrics only, not in JSON";
+            return Dialect::Marathon.refuse(StatusCode::NOT_ACCEPTABLE, why, "");
+        }
+        let format = Format::accepted(accept);
+        let mut response = Response::new(client::full(metrics::page(self, format)));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+        response
+    }
+
     /// The leader's answer, unless this master leads itself. While the leadership moves, what is known not to have reached
     /// anybody, and every read, is tried again with the next leader.
     async fn hand_over(&self, head: &Parts, body: &Bytes, dialect: Dialect, origin: Origin) -> Option<Response<Body>> {
@@ -152,7 +261,10 @@ impl Api {
         loop {
             let address = match self.find_leader(origin, deadline).await {
                 Some(Leader::Me) => return None,
-                Some(Leader::At(address)) => address,
+                Some(Leader::At(address)) => {
+                    debug!(leader = address, "handing the request to the leader at {address}");
+                    address
+                }
                 None => return Some(no_leader(dialect)),
             };
             let outcome = tokio::select! {
@@ -232,6 +344,23 @@ impl Api {
     }
 }
 
+impl Origin {
+    /// For metrics.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Master => "master",
+        }
+    }
+}
+
+/// The id that came with a request, or a new one.
+fn request_id(headers: &HeaderMap) -> RequestId {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let given = RequestId::given(text(REQUEST_ID_HEADER), text(TRACEPARENT_HEADER));
+    given.unwrap_or_else(|| RequestId::new(clock::new_id()))
+}
+
 fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
@@ -258,6 +387,7 @@ fn no_leader(dialect: Dialect) -> Response<Body> {
 
 enum Unread {
     TooLarge,
+    Slow,
     Broken,
 }
 
@@ -265,16 +395,23 @@ impl Unread {
     fn into_response(self, dialect: Dialect, limit: usize) -> Response<Body> {
         match self {
             Self::TooLarge => {
+                metrics::LIMITS_HIT.inc(["body"]);
                 let why = format!("the body has more than {limit} bytes, the limit of this cluster");
                 dialect.refuse(StatusCode::PAYLOAD_TOO_LARGE, &why, "raise [master.limits] body, or send less at once")
+            }
+            Self::Slow => {
+                metrics::LIMITS_HIT.inc(["body_timeout"]);
+                let why = "the body did not come within [master.limits] body_timeout";
+                dialect.refuse(StatusCode::REQUEST_TIMEOUT, why, "send it faster, or less at once")
             }
             Self::Broken => dialect.refuse(StatusCode::BAD_REQUEST, "the body ended before it was complete", ""),
         }
     }
 }
 
-async fn read_body(body: Incoming, limit: usize) -> Result<Bytes, Unread> {
-    match Limited::new(body, limit).collect().await {
+async fn read_body(body: Incoming, limit: usize, patience: Duration) -> Result<Bytes, Unread> {
+    let read = tokio::time::timeout(patience, Limited::new(body, limit).collect());
+    match read.await.map_err(|_| Unread::Slow)? {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Unread::TooLarge),
         Err(_) => Err(Unread::Broken),

@@ -3,6 +3,7 @@
 
 use super::{Api, Refused, code};
 use crate::consensus::Follower;
+use crate::metrics;
 use bytes::{Bytes, BytesMut};
 use drover_api::agent::{LogLine, LogQuery, MasterMessage};
 use drover_api::drover::{Ended, LogEntry, LogItem, Missing, NDJSON, Time};
@@ -54,9 +55,19 @@ enum Subject {
 
 pub(super) fn serve(api: &Arc<Api>, parameters: &[(String, String)]) -> Result<Response<Body>, Refused> {
     let wanted = parse(parameters)?;
+    let Ok(permit) = Arc::clone(&api.log_streams).try_acquire_owned() else {
+        metrics::LIMITS_HIT.inc(["log_streams"]);
+        let error = format!("this master serves {} log streams already", api.config.limits.log_streams);
+        let remedy = "try again in a moment, or raise [master.limits] log_streams";
+        return Err(Refused::limit(StatusCode::SERVICE_UNAVAILABLE, error).remedy(remedy));
+    };
     let (to_client, lines) = mpsc::channel::<Bytes>(256);
     let merger = Merger { api: Arc::clone(api), to_client };
-    tokio::spawn(merger.run(wanted));
+    let counted = metrics::LOG_STREAMS.hold([]);
+    tokio::spawn(async move {
+        merger.run(wanted).await;
+        drop((counted, permit));
+    });
     let body = futures_util::stream::unfold(lines, |mut lines| async {
         lines.recv().await.map(|line| (Ok(Frame::data(line)), lines))
     });

@@ -7,6 +7,7 @@ mod why;
 use super::{Api, json, query, segments};
 use crate::clock;
 use crate::consensus::ProposeError;
+use crate::metrics;
 use bytes::Bytes;
 use drover_api::drover::{self as api, ApiVersion, Fault, Masters, PROBLEM_JSON, Problem, Stopped, Token, TokenRequest, code};
 use drover_core::ids::{JobName, TaskId};
@@ -39,6 +40,10 @@ impl Refused {
         self
     }
 
+    pub(super) fn limit(status: StatusCode, error: impl Into<String>) -> Self {
+        Self::new(status, code::LIMIT, error)
+    }
+
     fn faults(faults: Vec<Fault>) -> Self {
         let mut refused = Self::new(StatusCode::UNPROCESSABLE_ENTITY, code::BAD_REQUEST, "the request is not valid");
         refused.1.faults = faults;
@@ -56,6 +61,8 @@ impl From<ProposeError> for Refused {
     fn from(error: ProposeError) -> Self {
         match error {
             ProposeError::Refused(Refusal::NotFound(what)) => Self::not_found(what),
+            ProposeError::Refused(refusal @ Refusal::NoRoom(_)) => Self::limit(StatusCode::CONFLICT, refusal.to_string()),
+            error @ ProposeError::TooLarge { .. } => Self::limit(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
             ProposeError::Refused(refusal) => Self::new(StatusCode::CONFLICT, code::CONFLICT, refusal.to_string()),
             other => Self::new(StatusCode::SERVICE_UNAVAILABLE, code::NO_LEADER, other.to_string())
                 .remedy("try again: another master will lead in a moment"),
@@ -68,6 +75,7 @@ pub(super) fn problem(status: StatusCode, error: &str, because: &str, remedy: &s
     let code = match status {
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY => code::NO_LEADER,
         StatusCode::NOT_FOUND => code::NOT_FOUND,
+        StatusCode::PAYLOAD_TOO_LARGE => code::LIMIT,
         status if status.is_client_error() => code::BAD_REQUEST,
         _ => code::INTERNAL,
     };
@@ -75,6 +83,11 @@ pub(super) fn problem(status: StatusCode, error: &str, because: &str, remedy: &s
     refused.1.because = (!because.is_empty()).then(|| because.to_owned());
     refused.1.remedy = (!remedy.is_empty()).then(|| remedy.to_owned());
     refused.into_response()
+}
+
+/// A refusal because a limit is reached.
+pub(super) fn limit_reached(status: StatusCode, error: &str, remedy: &str) -> Response<Body> {
+    Refused::limit(status, error).remedy(remedy).into_response()
 }
 
 /// Answers a request of this dialect, or of none.
@@ -131,7 +144,7 @@ async fn stop_task(api: &Arc<Api>, id: &str) -> Result<Response<Body>, Refused> 
         return Err(Refused::not_found(format!("task {id}")).remedy("drover tasks list"));
     }
     let kill = Command::KillTask { task: task.clone(), why: "an operator asked for it".into(), at: clock::now() };
-    match api.consensus.propose(kill).await {
+    match api.propose(kill).await {
         // Told twice is told.
         Ok(_) | Err(ProposeError::Refused(Refusal::Stale(_))) => {}
         Err(error) => return Err(error.into()),
@@ -149,7 +162,7 @@ async fn run_job(api: &Arc<Api>, name: &str, body: &Bytes) -> Result<Response<Bo
         return Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, code::INTERNAL, "a manual run begins with StartRun"));
     };
     let run = api::Run::from(run.as_ref());
-    api.consensus.propose(command).await?;
+    api.propose(command).await?;
     Ok(json(StatusCode::CREATED, &api::RunStarted { api_version: ApiVersion, run }))
 }
 
@@ -184,9 +197,15 @@ async fn create_token(api: &Arc<Api>, body: &Bytes) -> Result<Response<Body>, Re
         api::NodeRole::Master => NodeRole::Master,
         api::NodeRole::Agent => NodeRole::Agent,
     };
+    let (unused, most) = (api.consensus.read(|state| state.unexpired_tokens(at)), api.config.limits.tokens);
+    if unused >= most {
+        metrics::LIMITS_HIT.inc(["tokens"]);
+        let error = format!("there are {unused} join tokens that are not used up, the most this cluster may have");
+        return Err(Refused::limit(StatusCode::FORBIDDEN, error).remedy("use some, or raise [master.limits] tokens"));
+    }
     let token = drover_pki::JoinToken::generate(&api.authority);
     let record = JoinToken { role, expires_at, uses_left: request.uses };
-    api.consensus.propose(Command::PutJoinToken { hash: token.hash(), token: record, at }).await?;
+    api.propose(Command::PutJoinToken { hash: token.hash(), token: record, at }).await?;
     let answer = Token { api_version: ApiVersion, token: token.to_string(), expires_at: expires_at.into() };
     Ok(json(StatusCode::CREATED, &answer))
 }

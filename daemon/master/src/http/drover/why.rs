@@ -153,6 +153,7 @@ fn refusal(against: &Against) -> Refusal {
         Against::Gpus { .. } => "gpus",
         Against::Ports { .. } => "ports",
         Against::Systemd { .. } => "systemd",
+        Against::Tasks { .. } => "tasks",
     };
     Refusal { kind: kind.to_owned(), message: against.to_string() }
 }

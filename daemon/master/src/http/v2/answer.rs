@@ -1,5 +1,6 @@
 //! What a decision is made from, and what comes out of it.
 
+use crate::config::Limits;
 use drover_api::v2::{DeploymentResult, Error};
 use drover_core::change::Plan;
 use drover_core::ids::DeploymentId;
@@ -21,7 +22,7 @@ pub(super) struct World<'a> {
     pub(super) now: Timestamp,
     /// For a deployment, should one begin.
     pub(super) new_id: DeploymentId,
-    pub(super) apps_max: usize,
+    pub(super) limits: Limits,
 }
 
 /// This master and its leader, as clients reach them.

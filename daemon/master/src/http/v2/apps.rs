@@ -185,8 +185,8 @@ pub(super) fn plan_request(
 ) -> Result<Plan, Error> {
     let is_new = |(id, edit): &(&AppId, &Edit)| matches!(edit, Edit::Put(_)) && !world.state.apps.contains_key(*id);
     let new = request.edits.iter().filter(is_new).count();
-    if new > 0 && world.state.apps.len() + new > world.apps_max {
-        let max = world.apps_max;
+    if new > 0 && world.state.apps.len() + new > world.limits.apps {
+        let max = world.limits.apps;
         return Err(Error::LimitReached(format!(
             "This cluster may have {max} apps at most, and has {}. Raise [master.limits] apps, or remove some.",
             world.state.apps.len()
@@ -197,6 +197,33 @@ pub(super) fn plan_request(
         faults.push(&format!("{}/{member}", place(app)), why);
         Error::Invalid(faults)
     };
+    let mut wanted: usize = world.state.apps.values().map(|record| record.app.instances as usize).sum();
+    let mut is_more = false;
+    for (id, edit) in &request.edits {
+        let before = world.state.apps.get(id).map_or(0, |record| record.app.instances as usize);
+        let after = match edit {
+            Edit::Put(app) => app.instances as usize,
+            Edit::Restart => before,
+            Edit::Remove => 0,
+        };
+        // What is there already may stay, and may shrink, also after a limit was lowered.
+        if after > before && after > world.limits.instances {
+            return Err(fault(
+                id,
+                "instances",
+                format!("must be at most {}: [master.limits] instances", world.limits.instances),
+            ));
+        }
+        is_more |= after > before;
+        wanted = (wanted + after).saturating_sub(before);
+    }
+    if is_more && wanted > world.limits.instances_total {
+        return Err(Error::LimitReached(format!(
+            "This cluster may have {} instances of all apps together, and would have {wanted}. Raise [master.limits] \
+             instances_total, or remove some.",
+            world.limits.instances_total
+        )));
+    }
     change::plan(world.state, request).map_err(|refused| {
         let why = refused.to_string();
         match refused {

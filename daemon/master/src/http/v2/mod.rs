@@ -66,9 +66,9 @@ pub(crate) async fn handle(api: &Arc<Api>, head: &Parts, body: Bytes) -> Respons
 
 fn decide(api: &Api, ask: &Ask<'_>, server: &Server, new_id: DeploymentId) -> Outcome {
     let waiting = api.board.waiting();
-    let apps_max = api.config.limits.apps;
+    let limits = api.config.limits;
     let now = clock::now();
-    api.consensus.read(|state| route::decide(ask, &World { state, waiting: &waiting, server, now, new_id, apps_max }))
+    api.consensus.read(|state| route::decide(ask, &World { state, waiting: &waiting, server, now, new_id, limits }))
 }
 
 enum Proposed {
@@ -81,7 +81,7 @@ enum Proposed {
 async fn propose(api: &Api, commands: Vec<Command>) -> Proposed {
     // A task that was to be killed and is gone, or is being killed already, is no reason to do anything again.
     let may_be_moot: Vec<bool> = commands.iter().map(|command| matches!(command, Command::KillTask { .. })).collect();
-    for (result, may_be_moot) in api.consensus.propose_all(commands).await.into_iter().zip(may_be_moot) {
+    for (result, may_be_moot) in api.propose_all(commands).await.into_iter().zip(may_be_moot) {
         let error = match result {
             Ok(_) => continue,
             Err(ProposeError::Refused(_)) if may_be_moot => continue,

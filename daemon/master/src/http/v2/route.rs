@@ -169,5 +169,7 @@ fn reset_delay(world: &World<'_>, path: &str) -> Outcome {
 fn info(world: &World<'_>) -> Outcome {
     let server = world.server;
     let version = env!("CARGO_PKG_VERSION");
-    Answer::json(StatusCode::OK, &Info::new(version, server.is_leader, server.leader.clone(), &server.host, server.port)).into()
+    let versions = world.state.bounds.app_versions;
+    let info = Info::new(version, server.is_leader, server.leader.clone(), &server.host, server.port, versions);
+    Answer::json(StatusCode::OK, &info).into()
 }

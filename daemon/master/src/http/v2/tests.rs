@@ -3,6 +3,7 @@
 use super::answer::{Server, Step, World};
 use super::ask::Ask;
 use super::route::decide;
+use crate::config::Limits;
 use drover_core::agent::{AgentInfo, unreserved};
 use drover_core::framework::Launch;
 use drover_core::ids::{AgentId, AppId, DeploymentId, TaskId};
@@ -25,7 +26,7 @@ struct Cluster {
     waiting: BTreeMap<Wants, Waiting>,
     now: Timestamp,
     deployments: u32,
-    apps_max: usize,
+    limits: Limits,
 }
 
 struct Reply {
@@ -47,9 +48,16 @@ impl Cluster {
             systemd: 257,
             version: "0.1.0".into(),
             enforces: BTreeSet::new(),
+            tasks_max: drover_core::agent::TASKS_MAX,
         };
         assert_eq!(state.apply(&Command::AdmitAgent { info: Box::new(info), at: T0 }).result, Ok(()));
-        Self { state, waiting: BTreeMap::new(), now: T0, deployments: 0, apps_max: 10 }
+        Self {
+            state,
+            waiting: BTreeMap::new(),
+            now: T0,
+            deployments: 0,
+            limits: Limits { apps: 10, instances: 100, instances_total: 1000, ..Limits::default() },
+        }
     }
 
     fn ask(&mut self, line: &str, body: Value) -> Reply {
@@ -71,7 +79,7 @@ impl Cluster {
             server: &server,
             now: self.now,
             new_id: DeploymentId::new(format!("d{}", self.deployments)),
-            apps_max: self.apps_max,
+            limits: self.limits,
         };
         let answer = match decide(&Ask::new(&head, body), &world) {
             Ok(Step::Answer(answer)) => answer,
@@ -508,11 +516,29 @@ fn groups_are_the_tree_of_the_apps() {
 #[test]
 fn the_limit_of_apps_is_told() {
     let mut cluster = Cluster::with(&["/a"]);
-    cluster.apps_max = 1;
+    cluster.limits.apps = 1;
     let reply = cluster.ask("POST /v2/apps", json!({ "id": "/b", "cmd": "x" }));
     assert_eq!(reply.status, 403);
     assert!(reply.body["message"].as_str().unwrap().contains("1 apps at most"));
     assert_eq!(cluster.ask("PUT /v2/apps/a", json!({ "instances": 1 })).status, 200);
+}
+
+#[test]
+fn the_limits_of_instances_are_told() {
+    let mut cluster = Cluster::with(&["/a", "/b"]);
+    cluster.limits.instances = 5;
+    cluster.limits.instances_total = 7;
+    let reply = cluster.ask("PUT /v2/apps/a?force=true", json!({ "instances": 6 }));
+    assert_eq!(reply.status, 422);
+    assert_eq!(reply.body["details"][0]["path"], "/instances");
+    assert_eq!(cluster.ask("PUT /v2/apps/a?force=true", json!({ "instances": 5 })).status, 200);
+    let reply = cluster.ask("PUT /v2/apps/b?force=true", json!({ "instances": 3 }));
+    assert_eq!(reply.status, 403);
+    assert!(reply.body["message"].as_str().unwrap().contains("7 instances of all apps together, and would have 8"));
+    // What is there already is no reason to refuse what makes it less.
+    cluster.limits.instances = 1;
+    cluster.limits.instances_total = 1;
+    assert_eq!(cluster.ask("PUT /v2/apps/a?force=true", json!({ "instances": 4 })).status, 200);
 }
 
 #[test]
