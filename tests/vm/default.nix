@@ -85,6 +85,7 @@ let
 
       environment.systemPackages = [
         pkgs.curl
+        pkgs.nftables
         pkgs.python3
       ];
       virtualisation.memorySize = 1024;

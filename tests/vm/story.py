@@ -132,10 +132,11 @@ def configure(machine):
 
 def join(machine, role):
     """Gives the machine an identity from the running cluster and starts the role."""
-    token = masters[0].succeed(f"drover token create --role {role}").split()[-1]
+    other = [master for master in masters if master is not machine or len(masters) == 1][0]
+    token = other.succeed(f"drover token create --role {role}").split()[-1]
     advertise = f"--advertise {machine.name}:7071" if role == "master" else ""
     machine.succeed(
-        f"drover node join --token {token} --master {masters[0].name}:7071 --role {role} --name {machine.name} {advertise}"
+        f"drover node join --token {token} --master {other.name}:7071 --role {role} --name {machine.name} {advertise}"
     )
     machine.succeed(f"systemctl start droverd-{role}")
 
@@ -226,6 +227,24 @@ def wait_for_leader(other_than=None, timeout=SOON):
 
 def leader():
     return wait_for_leader()
+
+
+def leader_by(machine):
+    """The name of whom this master itself holds for the leader; `None` if it knows none."""
+    seen = api(machine, "GET", "/drover/v1/status?stale")["leader"]
+    return seen and seen["name"]
+
+
+def wait_led_by_other(old):
+    """Waits until the masters but `old` agree on a leader that is one of them, and returns its machine."""
+    others = [master for master in masters if master is not old]
+
+    def agreed():
+        names = {leader_by(master) for master in others}
+        assert len(names) == 1 and names <= {master.name for master in others}, names
+        return [master for master in others if master.name in names]
+
+    return eventually(f"the others follow another than {old.name}", agreed)[0]
 
 
 def kill_leader():
@@ -345,3 +364,213 @@ def app_journal(app):
 def job_journal(job):
     """Every line that runs of the job wrote, on all agents."""
     return [line for agent in agents for line in journal(agent, f"DROVER_JOB={job}")]
+
+
+def daemon_journal(machine, role):
+    """What droverd said on the machine since the scenario began, as one text."""
+    since = began.get(machine.name, "0")
+    return machine.succeed(f"journalctl --quiet --no-pager --output=cat --since=@{since} --unit=droverd-{role}.service")
+
+
+# A job that is due every second.
+
+
+def start_ticking(job="tick"):
+    """Makes a job that says its slot every second, late slots one by one; returns its first slot, in seconds."""
+    start = int(agents[0].succeed("date +%s")) + 3
+    begin = agents[0].succeed(f"date --utc --date=@{start} +%Y-%m-%dT%H:%M:%SZ").strip()
+    definition = {"name": job, "command": "echo slot $MESOS_TASK_ID", "cpus": 0.05, "mem": 16, "concurrent": True}
+    ask("POST", "/v1/scheduler/iso8601", {**definition, "schedule": f"R/{begin}/PT1S", "epsilon": "PT5M"})
+    return start
+
+
+def slots_fired(job="tick"):
+    """The slots for which a process really ran, in seconds, with repetitions. A run's task carries its slot in its id."""
+    slots = []
+    for line in job_journal(job):
+        if line.startswith("slot ct:"):
+            milliseconds = int(line.split(":")[1])
+            assert milliseconds % 1000 == 0, line
+            slots.append(milliseconds // 1000)
+    return sorted(slots)
+
+
+def wait_ticking(job="tick", seconds=5):
+    """Waits until slots fire that lie so many seconds after this moment."""
+    now = int(agents[0].succeed("date +%s"))
+    eventually(f"{job} fires", lambda: slots_fired(job)[-1] >= now + seconds)
+
+
+def stop_ticking(start, job="tick"):
+    """Ends the job and requires that every slot from the first on fired, and none twice."""
+    ask("DELETE", f"/v1/scheduler/job/{job}")
+    eventually("its runs are over", lambda: not ask("GET", f"/drover/v1/tasks?job={job}")["tasks"])
+    slots = slots_fired(job)
+    twice = sorted({slot for slot in slots if slots.count(slot) > 1})
+    assert not twice, f"fired more than once: {twice}"
+    forgotten = sorted(set(range(start, slots[-1] + 1)) - set(slots))
+    assert not forgotten, f"never fired: {forgotten} of {start}..{slots[-1]}"
+    log.log(f"{len(slots)} slots, each once")
+
+
+# Load, and whether the cluster keeps its word under it.
+
+CLERK = '''\
+"""Makes one app after the other through each of the masters, reads each back through another one, and keeps a book of it."""
+
+import http.client
+import itertools
+import json
+import os
+import signal
+import sys
+import threading
+
+name, masters = sys.argv[1], sys.argv[2:]
+ending = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: ending.set())
+book = open(f"/var/tmp/{name}.book", "a")
+turn = threading.Lock()
+
+
+def ask(master, method, path, body=None):
+    """The status that was answered; 0 if none was."""
+    connection = http.client.HTTPConnection(master, 7070, timeout=15)
+    try:
+        connection.request(method, path, body and json.dumps(body), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()
+
+
+def note(**entry):
+    with turn:
+        book.write(json.dumps(entry) + "\\n")
+        book.flush()
+        os.fsync(book.fileno())
+
+
+def write(master, other):
+    for number in itertools.count():
+        app = f"/{name}/{master}-{number}"
+        status = ask(master, "POST", "/v2/apps", {"id": app, "cmd": "true", "instances": 0})
+        note(app=app, status=status)
+        if 200 <= status < 300:
+            note(app=app, seen=ask(other, "GET", f"/v2/apps/{app}"), through=other)
+        if ending.wait(0.2):
+            return
+
+
+writers = [threading.Thread(target=write, args=pair) for pair in zip(masters, masters[1:] + masters[:1])]
+for writer in writers:
+    writer.start()
+for writer in writers:
+    writer.join()
+'''
+
+
+class Clerk:
+    """A client on a machine that writes through every master without pause and remembers what was acknowledged."""
+
+    def __init__(self, machine, name="written"):
+        self.machine, self.name = machine, name
+        machine.succeed(f": > /var/tmp/{name}.book")
+        write_file(machine, f"/var/tmp/{name}.py", CLERK)
+        self._start()
+
+    def _start(self):
+        through = " ".join(master.name for master in masters)
+        self.machine.succeed(f"systemd-run --unit=clerk-{self.name} python3 /var/tmp/{self.name}.py {self.name} {through}")
+
+    def _book(self):
+        text = self.machine.succeed(f"cat /var/tmp/{self.name}.book")
+        # The machine may have lost its power in the middle of a line.
+        return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+
+    def acknowledged(self):
+        return {entry["app"] for entry in self._book() if 200 <= entry.get("status", 0) < 300}
+
+    def wait_for_writes(self, count=30, timeout=SOON):
+        """Waits until so many more writes are acknowledged."""
+        before = len(self.acknowledged())
+        eventually(f"{count} more writes are acknowledged", lambda: len(self.acknowledged()) >= before + count, timeout)
+
+    def stop(self):
+        """Ends the writing and requires that every acknowledged write is there, was there whenever it was read, and that no
+        refused one is."""
+        self.machine.execute(f"systemctl stop clerk-{self.name}.service")
+        book = self._book()
+        there = {app["id"] for app in ask("GET", "/v2/apps")["apps"]}
+        lost = sorted(self.acknowledged() - there)
+        assert not lost, f"acknowledged and lost: {lost}"
+        refused = {entry["app"] for entry in book if 400 <= entry.get("status", 0) < 500}
+        assert not refused & there, f"refused and there all the same: {sorted(refused & there)}"
+        stale = [(entry["app"], entry["through"]) for entry in book if entry.get("seen") == 404]
+        assert not stale, f"acknowledged, and not seen through another master afterwards: {stale}"
+        in_doubt = sum(1 for entry in book if "status" in entry and not 200 <= entry["status"] < 500)
+        log.log(f"{len(self.acknowledged())} writes acknowledged, none lost; {in_doubt} not answered or put off")
+        self._clear(sorted(app for app in there if app.startswith(f"/{self.name}/")))
+
+    def _clear(self, apps):
+        for start in range(0, len(apps), 500):
+            names = ",".join(apps[start : start + 500])
+            urls = shlex.quote(f"{API}/v2/apps{{{names},}}?force=true")
+            leader().succeed(f"curl --silent --output /dev/null --request DELETE {urls}")
+
+
+# Cables that carry one way only.
+
+
+def cut(source, target):
+    """What source says does not reach target any more; the other way round it still does."""
+    address = target.succeed(f"getent ahostsv4 {source.name}").split()[0]
+    target.succeed(
+        "nft add table inet cuts",
+        "nft add chain inet cuts heard '{ type filter hook input priority -300; }'",
+        f"nft add rule inet cuts heard ip saddr {address} drop",
+    )
+
+
+def heal():
+    """Every cut is mended."""
+    for machine in {machine.name: machine for machine in masters + agents}.values():
+        if machine.name not in powered_off:
+            machine.execute("nft delete table inet cuts")
+
+
+# Small disks.
+
+STATE = "/var/lib/droverd"
+
+
+def on_small_disk(machine, role, megabytes=48):
+    """Puts the daemons' directory on a file system of its own, with little room."""
+    machine.succeed(
+        f"systemctl stop droverd-{role}",
+        f"cp -a {STATE} /var/tmp/state && mount -t tmpfs -o size={megabytes}m,mode=755 tmpfs {STATE}",
+        f"cp -a /var/tmp/state/. {STATE}/ && rm -r /var/tmp/state",
+        f"systemctl start droverd-{role}",
+    )
+
+
+def off_small_disk(machine, role):
+    """Puts it back on the machine's own."""
+    machine.succeed(
+        f"systemctl stop droverd-{role}",
+        f"cp -a {STATE} /var/tmp/state && umount {STATE}",
+        f"cp -a /var/tmp/state/. {STATE}/ && rm -r /var/tmp/state",
+        f"systemctl start droverd-{role}",
+    )
+
+
+def fill_disk(machine):
+    machine.execute(f"cat /dev/zero > {STATE}/filler")
+    machine.fail(f"echo more >> {STATE}/filler")
+
+
+def free_disk(machine):
+    machine.succeed(f"rm {STATE}/filler")

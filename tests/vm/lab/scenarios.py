@@ -10,6 +10,7 @@ masters, agents   how many machines of each kind: n1, n2, … first the masters,
 vm                whether the kernel must enforce limits; the lab then takes emulated machines
 alone             (optional) `true`: the scenario leaves the machines in a state that others cannot start from
 timeout           (optional) seconds it may take, 300 if not said
+systemd           (optional) `252`: it is not about systemd, so playing it on this version is enough
 """
 
 import ast
@@ -26,7 +27,7 @@ from .machine import Machine
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "scenarios"
 STORY = Path(__file__).resolve().parents[1] / "story.py"
-KEYS = {"masters": int, "agents": int, "timeout": int, "vm": bool, "alone": bool}
+KEYS = {"masters": int, "agents": int, "timeout": int, "systemd": int, "vm": bool, "alone": bool}
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Scenario:
     vm: bool
     alone: bool = False
     timeout: int = 300
+    systemd: int | None = None
+
+    def is_played_on(self, version: str) -> bool:
+        return self.systemd is None or str(self.systemd) == version
 
     @property
     def name(self) -> str:
