@@ -1,11 +1,9 @@
-//! The ledger on disk: one record a line, synced in batches. Its meaning is [`drover_core::unit::Ledger`].
-//!
-//! A batch that a power cut tore is dropped: nothing was done on account of it, because nothing is done before it is synced.
-//! Anything else that cannot be read stops the agent: going on from a half ledger could start a task twice.
+//! The ledger on disk: one record a line, synced in batches. Its meaning, and what is made of a torn or damaged one, is
+//! [`drover_core::unit::Ledger`]'s. One that cannot be read stops the agent: going on from a half ledger could start a task twice.
 
 use crate::metrics;
 use drover_core::ids::AgentId;
-use drover_core::unit::{FORMAT, Ledger, Record};
+use drover_core::unit::{self, Damaged, FORMAT, Ledger, LedgerText, Record};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -41,19 +39,18 @@ pub(crate) enum LedgerError {
     Newer { path: PathBuf, found: u32 },
 }
 
-/// An agent's ledger: what it says, and the file it is kept in.
+/// The file an agent's ledger is kept in. What it says is the mind's.
 #[derive(Debug)]
 pub(crate) struct LedgerFile {
     path: PathBuf,
     file: File,
     bytes: u64,
-    ledger: Ledger,
     lines: usize,
 }
 
 impl LedgerFile {
     /// Reads the ledger of `agent` in `directory`, or begins one.
-    pub(crate) fn open(directory: &Path, agent: &AgentId) -> Result<Self, LedgerError> {
+    pub(crate) fn open(directory: &Path, agent: &AgentId) -> Result<(Self, Ledger), LedgerError> {
         let path = directory.join("ledger");
         let failed = |doing| {
             let path = path.clone();
@@ -65,15 +62,13 @@ impl LedgerFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(failed("read")(error)),
         };
-        let (records, good) = parse(&bytes, &path)?;
-        let mut ledger = Ledger::default();
-        for record in &records {
-            if let Record::Opened { format, .. } = record
-                && *format > FORMAT
-            {
-                return Err(LedgerError::Newer { path, found: *format });
-            }
-            ledger.apply(record);
+        let LedgerText { mut ledger, format, lines, good } =
+            unit::read_ledger(&bytes).map_err(|Damaged { line, source }| {
+                let path = path.clone();
+                LedgerError::Damaged { path, line, source }
+            })?;
+        if format > FORMAT {
+            return Err(LedgerError::Newer { path, found: format });
         }
         if let Some(owner) = ledger.agent.clone().filter(|owner| owner != agent) {
             return Err(LedgerError::Foreign { path, owner, own: agent.clone() });
@@ -83,17 +78,14 @@ impl LedgerFile {
             warn!(path = %path.display(), bytes = bytes.len() - good, "the ledger's end was torn; the torn batch is dropped");
             file.set_len(good as u64).and_then(|()| file.sync_all()).map_err(failed("repaired"))?;
         }
-        let mut opened = Self { path, file, bytes: good as u64, ledger, lines: records.len() };
-        if opened.ledger.agent.is_none() {
-            opened.append(&[Record::Opened { format: FORMAT, agent: agent.clone() }])?;
+        let mut opened = Self { path, file, bytes: good as u64, lines };
+        if ledger.agent.is_none() {
+            let first = Record::Opened { format: FORMAT, agent: agent.clone() };
+            ledger.apply(&first);
+            opened.append(&[first], &ledger)?;
             opened.sync_directory()?;
         }
-        Ok(opened)
-    }
-
-    /// What it says.
-    pub(crate) fn get(&self) -> &Ledger {
-        &self.ledger
+        Ok((opened, ledger))
     }
 
     /// How long the file is.
@@ -101,16 +93,10 @@ impl LedgerFile {
         self.bytes
     }
 
-    /// Adds records; they are on disk when this returns. After an error the agent must end: what is on disk is not known.
-    pub(crate) fn append(&mut self, records: &[Record]) -> Result<(), LedgerError> {
-        if records.is_empty() {
-            return Ok(());
-        }
-        let mut text = Vec::new();
-        for record in records {
-            serde_json::to_writer(&mut text, record).expect("a record is plain data");
-            text.push(b'\n');
-        }
+    /// Adds records, with which the ledger is `after`; they are on disk when this returns. After an error the agent must end:
+    /// what is on disk is not known.
+    pub(crate) fn append(&mut self, records: &[Record], after: &Ledger) -> Result<(), LedgerError> {
+        let text = unit::ledger_text(records);
         let began = Instant::now();
         self.file.write_all(&text).and_then(|()| self.file.sync_data()).map_err(|source| LedgerError::Io {
             doing: "written",
@@ -120,26 +106,21 @@ impl LedgerFile {
         metrics::LEDGER.took([], began.elapsed());
         metrics::LEDGER_RECORDS.observe([], records.len() as f64);
         self.bytes += text.len() as u64;
-        records.iter().for_each(|record| self.ledger.apply(record));
         self.lines += records.len();
-        let needed = self.ledger.tasks.len() + 3;
-        if self.lines > needed + SPARE_LINES_MAX.max(needed) { self.compact() } else { Ok(()) }
+        let needed = after.tasks.len() + 3;
+        if self.lines > needed + SPARE_LINES_MAX.max(needed) { self.compact(after) } else { Ok(()) }
     }
 
     /// Writes what it says anew, as short as can be.
-    fn compact(&mut self) -> Result<(), LedgerError> {
+    fn compact(&mut self, ledger: &Ledger) -> Result<(), LedgerError> {
         let failed = |doing| {
             let path = self.path.clone();
             move |source| LedgerError::Io { doing, path, source }
         };
-        let records = self.ledger.compacted();
+        let records = ledger.compacted();
         let new = self.path.with_extension("new");
-        let mut text = Vec::new();
-        for record in &records {
-            serde_json::to_writer(&mut text, record).expect("a record is plain data");
-            text.push(b'\n');
-        }
         let mut file = File::create(&new).map_err(failed("rewritten"))?;
+        let text = unit::ledger_text(&records);
         file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed("rewritten"))?;
         std::fs::rename(&new, &self.path).map_err(failed("replaced"))?;
         self.sync_directory()?;
@@ -160,31 +141,6 @@ impl LedgerFile {
     }
 }
 
-/// The records, and how many bytes they take: less than all when the end is torn.
-fn parse(bytes: &[u8], path: &Path) -> Result<(Vec<Record>, usize), LedgerError> {
-    let mut records = Vec::new();
-    let mut good = 0;
-    let mut bad: Option<(usize, serde_json::Error)> = None;
-    for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
-        let parsed = match line.strip_suffix(b"\n") {
-            Some(line) => serde_json::from_slice::<Record>(line),
-            // Without its end a line was not written whole, whatever it looks like.
-            None => break,
-        };
-        match (parsed, bad.take()) {
-            (Ok(record), None) => {
-                records.push(record);
-                good += line.len();
-            }
-            // Good after bad: that is no torn end.
-            (Ok(_), Some((line, source))) => return Err(LedgerError::Damaged { path: path.to_owned(), line, source }),
-            (Err(_), Some(first)) => bad = Some(first),
-            (Err(error), None) => bad = Some((number + 1, error)),
-        }
-    }
-    Ok((records, good))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,14 +158,29 @@ mod tests {
         Record::Unswept { tasks: [(TaskId::new(format!("t{n}")), drover_core::time::Timestamp(1))].into() }
     }
 
+    /// A ledger file and what it says.
+    struct Kept(LedgerFile, Ledger);
+
+    impl Kept {
+        fn open(directory: &Path) -> Self {
+            let (file, ledger) = LedgerFile::open(directory, &agent()).unwrap();
+            Self(file, ledger)
+        }
+
+        fn append(&mut self, records: &[Record]) {
+            records.iter().for_each(|record| self.1.apply(record));
+            self.0.append(records, &self.1).unwrap();
+        }
+    }
+
     #[test]
     fn what_was_appended_is_there_again() {
         let directory = tempfile::tempdir().unwrap();
-        let mut ledger = LedgerFile::open(directory.path(), &agent()).unwrap();
-        ledger.append(&[swept(1), starting(1)]).unwrap();
-        let before = ledger.get().clone();
+        let mut ledger = Kept::open(directory.path());
+        ledger.append(&[swept(1), starting(1)]);
+        let before = ledger.1.clone();
         drop(ledger);
-        assert_eq!(LedgerFile::open(directory.path(), &agent()).unwrap().get(), &before);
+        assert_eq!(Kept::open(directory.path()).1, before);
         assert_eq!(before.unswept.len(), 1);
     }
 
@@ -217,14 +188,14 @@ mod tests {
     fn a_torn_end_is_cut_off_wherever_it_tore() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ledger");
-        let mut ledger = LedgerFile::open(directory.path(), &agent()).unwrap();
-        ledger.append(&[swept(1)]).unwrap();
+        let mut ledger = Kept::open(directory.path());
+        ledger.append(&[swept(1)]);
         let whole = std::fs::read(&path).unwrap();
-        ledger.append(&[swept(2)]).unwrap();
+        ledger.append(&[swept(2)]);
         let longer = std::fs::read(&path).unwrap();
         let expect = |tasks: &[&str]| {
-            let ledger = LedgerFile::open(directory.path(), &agent()).unwrap();
-            assert!(ledger.get().unswept.keys().map(TaskId::as_str).eq(tasks.iter().copied()), "{:?}", ledger.get().unswept);
+            let ledger = Kept::open(directory.path()).1;
+            assert!(ledger.unswept.keys().map(TaskId::as_str).eq(tasks.iter().copied()), "{:?}", ledger.unswept);
         };
         for cut in whole.len()..longer.len() {
             std::fs::write(&path, &longer[..cut]).unwrap();
@@ -242,8 +213,8 @@ mod tests {
     fn damage_in_the_middle_another_owner_and_a_newer_format_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ledger");
-        let mut ledger = LedgerFile::open(directory.path(), &agent()).unwrap();
-        ledger.append(&[swept(1)]).unwrap();
+        let mut ledger = Kept::open(directory.path());
+        ledger.append(&[swept(1)]);
         let whole = String::from_utf8(std::fs::read(&path).unwrap()).unwrap();
         let refuse = |text: &str, own: &str, part: &str| {
             std::fs::write(&path, text).unwrap();
@@ -260,12 +231,11 @@ mod tests {
     #[test]
     fn a_long_ledger_is_rewritten_and_says_the_same() {
         let directory = tempfile::tempdir().unwrap();
-        let mut ledger = LedgerFile::open(directory.path(), &agent()).unwrap();
+        let mut ledger = Kept::open(directory.path());
         let records: Vec<Record> = (0..SPARE_LINES_MAX + 10).map(swept).collect();
-        ledger.append(&records).unwrap();
-        assert!(ledger.lines < 5, "{}", ledger.lines);
-        ledger.append(&[starting(1)]).unwrap();
-        let before = ledger.get().clone();
-        assert_eq!(LedgerFile::open(directory.path(), &agent()).unwrap().get(), &before);
+        ledger.append(&records);
+        assert!(ledger.0.lines < 5, "{}", ledger.0.lines);
+        ledger.append(&[starting(1)]);
+        assert_eq!(Kept::open(directory.path()).1, ledger.1);
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! It supervises nothing: a task is a unit of PID 1, and the agent may stop, crash or be upgraded at any moment. What it did
 //! is in its ledger, what runs is in systemd, what is wanted comes from the leader; start-up and every later moment compare
-//! the three the same way ([`drover_core::unit::reconcile`]).
+//! the three the same way ([`drover_core::unit::reconcile`]). Everything is decided by [`drover_core::node`], which touches nothing;
+//! this crate brings it what happens and carries out what it wants.
 //!
 //! Tasks, all started below [`run`] and ended by its token:
-//! * the driver (`driver`) owns the state. Its inputs: the session's channel (64), operations' ends (256), systemd's merged
+//! * the driver (`driver`) owns the mind. Its inputs: the session's channel (64), operations' ends (256), systemd's merged
 //!   changes (one entry a unit). When it is slow, the session stops reading and the leader notices.
 //! * the session (`session`) keeps the conversation with the leader. It is told statuses over a channel of 64 that the driver
 //!   waits for room in, without ceasing to do its other work.
@@ -75,7 +76,7 @@ pub async fn run(config: AgentConfig, ready: watch::Sender<bool>, shutdown: Canc
     };
     // Every line of this agent's driver names it, as the master's lines about it do.
     let span = info_span!("agent", agent_id = %info.id);
-    let known = ledger.get().tasks.len();
+    let known = ledger.1.tasks.len();
     info!(agent_id = %info.id, host = info.host, systemd, enforces = ?info.enforces, known, "agent begins");
     metrics::TASKS_MAX.set([], i64::from(config.limits.tasks));
     let ends = shutdown.child_token();
@@ -83,8 +84,8 @@ pub async fn run(config: AgentConfig, ready: watch::Sender<bool>, shutdown: Canc
         tokio::spawn(metrics_listener::run(listener, ends.clone()));
     }
     let session = session::start(credentials, config.masters.clone(), info.clone(), config.limits.message, ends.clone());
-    let ended =
-        Driver::new(ledger, facts, info, session, ready, config.limits.log_streams).run(shutdown).instrument(span).await;
+    let driver = Driver::new(ledger, facts, info.boot_id, info.host, session, ready, config.limits.log_streams);
+    let ended = driver.run(shutdown).instrument(span).await;
     ends.cancel();
     ended
 }

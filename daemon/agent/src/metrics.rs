@@ -1,8 +1,8 @@
 //! What an agent counts. `docs/metrics.md` describes each. Nothing here is about one task: a node's tasks come and go by the
 //! thousand.
 
-use crate::ledger::LedgerFile;
 use drover_api::drover::TaskState;
+use drover_core::unit::Ledger;
 use drover_telemetry::{
     Counter, FAST, Format, Gauge, Histogram, PROCESS, SIZES, SLOW, Samples, observe_process, page as render,
 };
@@ -60,12 +60,12 @@ pub(crate) fn heard() {
 }
 
 /// What the ledger says, looked at with every tick of the driver.
-pub(crate) fn observe(ledger: &LedgerFile, outbox: usize, has_bus: bool) {
+pub(crate) fn observe(ledger: &Ledger, bytes: u64, outbox: usize, has_bus: bool) {
     let mut tasks: BTreeMap<&'static str, i64> =
         ["assigned", "starting", "running", "killing"].into_iter().map(|word| (word, 0)).collect();
     let mut ended = 0;
     let mut unacknowledged = 0;
-    for task in ledger.get().tasks.values() {
+    for task in ledger.tasks.values() {
         unacknowledged += i64::from(task.unacknowledged().is_some());
         match &task.status {
             None => *tasks.entry("assigned").or_default() += 1,
@@ -79,7 +79,7 @@ pub(crate) fn observe(ledger: &LedgerFile, outbox: usize, has_bus: bool) {
     }
     UNACKNOWLEDGED.set([], unacknowledged);
     OUTBOX.set([], i64::try_from(outbox).unwrap_or(i64::MAX));
-    GENERATION.set([], i64::try_from(ledger.get().generation).unwrap_or(i64::MAX));
-    LEDGER_BYTES.set([], i64::try_from(ledger.bytes()).unwrap_or(i64::MAX));
+    GENERATION.set([], i64::try_from(ledger.generation).unwrap_or(i64::MAX));
+    LEDGER_BYTES.set([], i64::try_from(bytes).unwrap_or(i64::MAX));
     BUS_CONNECTED.set([], i64::from(has_bus));
 }

@@ -1,5 +1,6 @@
 //! The agent's end of the conversation with the leader ([`drover_api::agent`]): finds the leader, keeps the session, finds
-//! the next one when it falls silent. Decides nothing about tasks: what the leader says goes to the driver, what the driver
+//! the next one when it falls silent. Whom to ask and when silence has lasted too long is chosen by
+//! [`drover_core::node::Dialer`] and [`Conversation`]; this file only carries them. Decides nothing about tasks: what the leader says goes to the driver, what the driver
 //! says goes to the leader, and what was said to a leader that is gone is lost: the driver says it again after the next
 //! [`FromLeader::Connected`].
 //!
@@ -10,34 +11,21 @@ use crate::metrics;
 use bytes::{Bytes, BytesMut};
 use drover_api::agent::{AgentMessage, LogLine, MasterMessage, NotLeading, PROTOCOL, SESSION_PATH, STREAMS_PATH};
 use drover_core::agent::AgentInfo;
-use drover_core::time::Millis;
+use drover_core::node::{self, Conversation, Dialer, Due, Next};
 use drover_pki::Credentials;
 use drover_pki::client::{Body, ClientError, ClusterClient};
 use drover_pki::tls::Expect;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::{Request, Response, StatusCode};
-use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-/// How long a master may take to answer at all: little at first, because one that lost its power takes for ever and the next
-/// one may lead; more with every round, because a loaded one takes long.
-const ANSWER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
-
-/// First and longest wait between two rounds over all masters…
-const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-
-/// …and the longest while an election is likely to be under way.
-const RETRY_ELECTION: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(15));
-
-/// Until the leader has said otherwise.
-const HEARTBEAT_DEFAULT: Millis = Millis::from_secs(3);
-
-/// A leader that is silent for so many heartbeats is given up.
-const SILENT_HEARTBEATS: u32 = 3;
+/// How long a new certificate is waited for.
+const RENEWAL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often a session looks whether its certificate is about to run out.
 const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
@@ -75,7 +63,7 @@ pub(crate) fn start(
 ) -> Handles {
     let (to_driver, from_leader) = mpsc::channel(64);
     let (to_leader, from_driver) = mpsc::channel(64);
-    let (hello, told_hello) = watch::channel((info, 0));
+    let (to_hello, hello) = watch::channel((info, 0));
     let (leader, leader_of_moment) = watch::channel(None);
     let mut masters: Vec<String> = seeds;
     for peer in &credentials.identity.peers {
@@ -83,14 +71,16 @@ pub(crate) fn start(
             masters.push(peer.clone());
         }
     }
-    let session = Session { credentials, masters, to_driver, from_driver, hello: told_hello, leader, line_bytes_max };
+    let dialer = Dialer::new(masters);
+    let began = Instant::now();
+    let session = Session { credentials, dialer, began, to_driver, from_driver, hello, leader, line_bytes_max };
     tokio::spawn(async move {
         tokio::select! {
             () = session.run() => {}
             () = shutdown.cancelled() => {}
         }
     });
-    Handles { from_leader, to_leader, hello, streams: StreamOpener { leader: leader_of_moment } }
+    Handles { from_leader, to_leader, hello: to_hello, streams: StreamOpener { leader: leader_of_moment } }
 }
 
 /// Sends log lines to the leader on streams of their own.
@@ -127,7 +117,9 @@ impl StreamOpener {
 
 struct Session {
     credentials: Credentials,
-    masters: Vec<String>,
+    dialer: Dialer,
+    /// What the steady clock of the minds counts from.
+    began: Instant,
     to_driver: mpsc::Sender<FromLeader>,
     from_driver: mpsc::Receiver<AgentMessage>,
     hello: watch::Receiver<(AgentInfo, u64)>,
@@ -161,51 +153,38 @@ enum Left {
 
 impl Session {
     async fn run(mut self) {
-        let mut wait = RETRY.0;
-        let mut patience = ANSWER.0;
-        let mut lost: Option<(String, tokio::time::Instant)> = None;
         loop {
-            let mut candidates: VecDeque<String> = self.masters.iter().cloned().collect();
-            let mut asked: Vec<String> = Vec::new();
-            let mut was_connected = false;
-            while let Some(master) = candidates.pop_front() {
-                if asked.contains(&master) {
+            let (master, patience) = match self.dialer.next(self.now(), dice()) {
+                Next::Dial { master, patience } => (master, patience),
+                Next::Wait(wait) => {
+                    tokio::time::sleep(wait).await;
                     continue;
                 }
-                asked.push(master.clone());
-                let mut connected = false;
-                let left = self.converse(&master, patience, &mut connected).await;
-                was_connected |= connected;
-                match &left {
-                    Left::NoDriver => return,
-                    // A follower may not have noticed yet that the leader is gone; its turn comes last.
-                    Left::NotLeading(Some(leader)) if lost.as_ref().is_some_and(|(lost, _)| lost == leader) => {}
-                    Left::NotLeading(Some(leader)) if !asked.contains(leader) => candidates.push_front(leader.clone()),
-                    _ => {}
+            };
+            let mut connected = false;
+            let left = self.converse(&master, patience, &mut connected).await;
+            self.leader.send_replace(None);
+            metrics::CONNECTED.set([], 0);
+            let how = match &left {
+                Left::NoDriver => return,
+                _ if connected => node::Left::Lost,
+                Left::NotLeading(leader) => node::Left::NotLeading(leader.clone()),
+                _ => node::Left::Failed,
+            };
+            if connected {
+                warn!(master, "the leader {master} is lost, looking for another: {}", crate::chain(&left));
+                if self.to_driver.send(FromLeader::Lost).await.is_err() {
+                    return;
                 }
-                self.leader.send_replace(None);
-                metrics::CONNECTED.set([], 0);
-                if connected {
-                    warn!(master, "the leader {master} is lost, looking for another: {}", crate::chain(&left));
-                    if self.to_driver.send(FromLeader::Lost).await.is_err() {
-                        return;
-                    }
-                    // What led a moment ago is the least likely to lead now.
-                    self.masters.retain(|known| *known != master);
-                    self.masters.push(master.clone());
-                    lost = Some((master, tokio::time::Instant::now()));
-                    break;
-                }
+            } else {
                 debug!(master, "no leader at {master}: {}", crate::chain(&left));
             }
-            let is_election = lost.as_ref().is_some_and(|(_, at)| at.elapsed() < RETRY_ELECTION.1);
-            let longest = if is_election { RETRY_ELECTION.0 } else { RETRY.1 };
-            (wait, patience) = match was_connected {
-                true => (RETRY.0, ANSWER.0),
-                false => ((wait * 2).min(longest), (patience * 2).min(ANSWER.1)),
-            };
-            tokio::time::sleep(jittered(wait)).await;
+            self.dialer.left(&master, how, self.now());
         }
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// Talks to one master for as long as it leads.
@@ -229,27 +208,23 @@ impl Session {
         let answer = tokio::time::timeout(patience, client.send(request)).await.map_err(|_| Left::NoAnswer)??;
         let mut lines = self.accept(answer).await?;
 
-        let mut heartbeat = HEARTBEAT_DEFAULT;
-        let mut beat = ticks(heartbeat);
+        let mut conversation = Conversation::new(self.now());
         let mut renewal = tokio::time::interval(RENEWAL_CHECK);
-        let mut heard = tokio::time::Instant::now();
         loop {
-            let silence = Duration::from_millis(heartbeat.0) * SILENT_HEARTBEATS;
             tokio::select! {
                 line = lines.next() => {
-                    heard = tokio::time::Instant::now();
+                    conversation.heard(self.now());
                     metrics::heard();
                     let message = serde_json::from_slice(&line?).map_err(Left::Malformed)?;
                     match message {
                         MasterMessage::Ping => {}
-                        MasterMessage::Welcome { heartbeat: interval, masters } => {
+                        MasterMessage::Welcome { heartbeat, masters } => {
                             *connected = true;
                             metrics::SESSIONS.inc([]);
                             metrics::CONNECTED.set([], 1);
-                            heartbeat = interval;
-                            beat = ticks(heartbeat);
+                            conversation.welcomed(heartbeat, self.now());
                             info!(master, "connected to the leader {master}");
-                            self.remember(master, masters);
+                            self.dialer.welcomed(master, masters);
                             self.leader.send_replace(Some(client.clone()));
                             self.tell_driver(FromLeader::Connected).await?;
                         }
@@ -269,8 +244,11 @@ impl Session {
                     say(&to_wire, greeting).await?;
                 }
                 _ = renewal.tick(), if *connected => self.renew_if_due(&client).await,
-                _ = beat.tick() => say(&to_wire, AgentMessage::Heartbeat).await?,
-                () = tokio::time::sleep_until(heard + silence) => return Err(Left::Silent(silence)),
+                () = tokio::time::sleep_until(self.began + conversation.due_at()) => match conversation.due(self.now()) {
+                    Some(Due::Heartbeat) => say(&to_wire, AgentMessage::Heartbeat).await?,
+                    Some(Due::Silent(silence)) => return Err(Left::Silent(silence)),
+                    None => {}
+                },
             }
         }
     }
@@ -280,7 +258,7 @@ impl Session {
         if !self.credentials.is_renewal_due() {
             return;
         }
-        match tokio::time::timeout(ANSWER.1, drover_pki::join::renew(&self.credentials, client)).await {
+        match tokio::time::timeout(RENEWAL_PATIENCE, drover_pki::join::renew(&self.credentials, client)).await {
             Ok(Ok(renewed)) => {
                 info!("the node's certificate is renewed");
                 self.credentials = renewed;
@@ -306,17 +284,6 @@ impl Session {
         }
     }
 
-    /// The leader first, then every other master it knows, then those the configuration names.
-    fn remember(&mut self, leader: &str, masters: Vec<String>) {
-        let mut known = vec![leader.to_owned()];
-        for master in masters.into_iter().chain(std::mem::take(&mut self.masters)) {
-            if !known.contains(&master) {
-                known.push(master);
-            }
-        }
-        self.masters = known;
-    }
-
     async fn tell_driver(&self, message: FromLeader) -> Result<(), Left> {
         self.to_driver.send(message).await.map_err(|_| Left::NoDriver)
     }
@@ -324,12 +291,6 @@ impl Session {
 
 async fn say(to_wire: &mpsc::Sender<AgentMessage>, message: AgentMessage) -> Result<(), Left> {
     to_wire.send(message).await.map_err(|_| Left::Ended)
-}
-
-fn ticks(every: Millis) -> tokio::time::Interval {
-    let mut ticks = tokio::time::interval(Duration::from_millis(every.0.max(1)));
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    ticks
 }
 
 fn ndjson(messages: mpsc::Receiver<AgentMessage>) -> Body {
@@ -341,10 +302,9 @@ fn ndjson(messages: mpsc::Receiver<AgentMessage>) -> Body {
     StreamBody::new(lines).boxed_unsync()
 }
 
-/// Between half of `wait` and all of it, so that agents that lost the same leader do not all come back at once.
-fn jittered(wait: Duration) -> Duration {
-    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
-    wait / 2 + wait.mul_f64(f64::from(nanos % 1000) / 2000.0)
+/// Any number.
+fn dice() -> u32 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.subsec_nanos())
 }
 
 /// Splits the leader's side into lines. Cancel safe.

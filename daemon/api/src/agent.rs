@@ -19,6 +19,7 @@ use drover_core::agent::AgentInfo;
 use drover_core::ids::TaskId;
 use drover_core::task::{TaskSpec, TaskStatus};
 use drover_core::time::Millis;
+use drover_core::unit::{Assignment, WantedTask};
 use serde::{Deserialize, Serialize};
 
 /// Version of this conversation, sent in [`AgentMessage::Hello`].
@@ -106,6 +107,20 @@ pub struct AssignedTask {
     /// Set when it is to end: why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kill: Option<String>,
+}
+
+impl From<Assignment> for MasterMessage {
+    fn from(assignment: Assignment) -> Self {
+        let Assignment { generation, full, tasks, removed } = assignment;
+        let tasks = tasks.into_iter().map(|WantedTask { id, spec, kill }| AssignedTask { id, spec, kill }).collect();
+        MasterMessage::Assign { generation, full, tasks, removed }
+    }
+}
+
+impl From<AssignedTask> for WantedTask {
+    fn from(AssignedTask { id, spec, kill }: AssignedTask) -> Self {
+        WantedTask { id, spec, kill }
+    }
 }
 
 /// Body of the 421 of a master that does not lead.

@@ -19,8 +19,12 @@ use crate::sandbox;
 use crate::scaling;
 use crate::state::{ClusterState, Command};
 use crate::task::Owner;
-use crate::time::{Millis, Timestamp};
+use crate::time::{Millis, Now, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+pub mod pace;
+pub mod session;
 
 #[cfg(test)]
 mod tests;
@@ -31,10 +35,10 @@ pub const LAUNCHES_MAX: usize = 512;
 /// What a leader knows beside the replicated state.
 #[derive(Debug, Clone)]
 pub struct Knowledge {
-    /// When it last heard from each agent.
-    pub heard: BTreeMap<AgentId, Timestamp>,
-    /// Since when it leads.
-    pub leading_since: Timestamp,
+    /// When it last heard from each agent, by the steady clock.
+    pub heard: BTreeMap<AgentId, Duration>,
+    /// Since when it leads and gets its turns, by the same. Nobody is silent for longer than that.
+    pub leading_since: Duration,
     /// Silence after which an agent counts as unreachable.
     pub agent_timeout: Millis,
     /// What waited when it last decided, so that `since` is kept.
@@ -79,8 +83,9 @@ pub struct Decision {
 }
 
 /// Decides everything there is to decide now. `new_id` gives unique text for each new task.
-pub fn decide(state: &ClusterState, known: &Knowledge, now: Timestamp, new_id: &mut dyn FnMut() -> String) -> Decision {
+pub fn decide(state: &ClusterState, known: &Knowledge, now: Now, new_id: &mut dyn FnMut() -> String) -> Decision {
     let liveness = liveness::decide(state, &known.heard, known.leading_since, known.agent_timeout, now);
+    let now = now.time;
     let scaling = scaling::decide(state, now);
     let runs = runs::decide(state, now);
 

@@ -3,7 +3,8 @@
 //! Nothing here reads a clock, a random number, the environment, a file or a socket; `clippy.toml` beside this crate holds
 //! that fence. Time and new ids come in as arguments, effects go out as data with a reason.
 //!
-//! Reading order: names and numbers, nouns, state, then the deciders. Deciders never import each other.
+//! Reading order: names and numbers, nouns, state, then the deciders. Deciders never import each other. Last the two minds that run
+//! them: the leader's and the node's.
 
 pub mod ids;
 pub mod resources;
@@ -33,3 +34,5 @@ pub mod runs;
 pub mod scaling;
 
 pub mod leader;
+
+pub mod node;

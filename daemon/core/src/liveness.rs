@@ -1,11 +1,12 @@
 //! Which agents fell silent, and which of their tasks are given up. Silence is leader memory: only its consequences are
-//! written to the log.
+//! written to the log. It is measured by the clock that nobody sets: when the leader's time of day jumps, no agent falls silent.
 
 use crate::ids::AgentId;
 use crate::state::{ClusterState, Command};
 use crate::task::{Owner, Task, TaskState};
-use crate::time::{Millis, Timestamp};
+use crate::time::{Millis, Now, Timestamp};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// How long a run's attempt on a silent agent is waited for before it counts as lost and is tried again elsewhere.
 pub const RUN_UNREACHABLE_GRACE: Millis = Millis::from_secs(30);
@@ -19,31 +20,34 @@ pub struct Liveness {
     pub wake_at: Option<Timestamp>,
 }
 
-/// Decides. `heard` says when this leader last heard from each agent; one it never heard from counts from `leading_since`.
+/// Decides. `heard` says when this leader last heard from each agent; nobody is silent since before `leading_since`.
 pub fn decide(
     state: &ClusterState,
-    heard: &BTreeMap<AgentId, Timestamp>,
-    leading_since: Timestamp,
+    heard: &BTreeMap<AgentId, Duration>,
+    leading_since: Duration,
     timeout: Millis,
-    now: Timestamp,
+    now: Now,
 ) -> Liveness {
+    let Now { time, steady } = now;
     let mut liveness = Liveness::default();
     for (id, agent) in state.agents.iter().filter(|(_, agent)| agent.is_up()) {
-        let due = heard.get(id).copied().unwrap_or(leading_since) + timeout;
-        if due <= now {
-            liveness.commands.push(Command::MarkAgentUnreachable { agent: agent.info.id.clone(), at: now });
+        let silent_since = heard.get(id).map_or(leading_since, |at| leading_since.max(*at));
+        let due = silent_since + timeout.to_duration();
+        if due <= steady {
+            liveness.commands.push(Command::MarkAgentUnreachable { agent: agent.info.id.clone(), at: time });
         } else {
-            liveness.wake(due);
+            liveness.wake(now.after(due));
         }
     }
     for task in state.tasks.values() {
         let Some(since) = task.unreachable_since else { continue };
         match given_up_at(state, task, since) {
-            Some(due) if due <= now => liveness.commands.push(Command::ExpungeTask {
+            // No wait is over at once, whatever the clock says.
+            Some(due) if due <= time || due == since => liveness.commands.push(Command::ExpungeTask {
                 task: task.id.clone(),
                 state: TaskState::Lost,
                 message: format!("agent {} has not answered since {since}", task.host),
-                at: now,
+                at: time,
             }),
             Some(due) => liveness.wake(due),
             None => {}

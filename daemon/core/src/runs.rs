@@ -26,7 +26,7 @@ use crate::job::{Cause, Job, Run, RunState, Trigger};
 use crate::schedule::Schedule;
 use crate::state::{ClusterState, Command, JobEntry, RunOutcome};
 use crate::task::{Owner, Program, TaskSpec, TaskState};
-use crate::time::{Millis, Timestamp};
+use crate::time::{Millis, Timestamp, was_set_back};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -180,7 +180,7 @@ fn settle(entry: &JobEntry, run: &Run, now: Timestamp) -> Option<Command> {
         | TaskState::GoneByOperator
         | TaskState::Unknown => {
             if run.attempt < job.retries && !is_dropped {
-                // The end is told by the agent's clock, which may run ahead.
+                // Recorded by another leader, whose clock may run ahead.
                 let not_before = ended_at.min(now) + job.retry_delay;
                 return Some(Command::RetryRun { run: run.id.clone(), attempt: run.attempt + 1, not_before, at: now });
             }
@@ -245,7 +245,7 @@ impl<'a> RunDecision<'a> {
         for run in queued {
             match run.state {
                 _ if job.disabled && run.cause != Cause::Manual => {}
-                RunState::Queued { not_before } if not_before > now => {
+                RunState::Queued { not_before } if not_before > now && !was_set_back(not_before, now + job.retry_delay) => {
                     self.delayed.push((run.id.clone(), job.name.clone(), not_before));
                     self.wake(not_before);
                 }

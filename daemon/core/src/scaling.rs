@@ -6,7 +6,7 @@ use crate::deployment::{Action, ActionKind};
 use crate::ids::{AppId, TaskId};
 use crate::state::{AppRecord, ClusterState, Command};
 use crate::task::{Owner, Task, TaskState};
-use crate::time::{Millis, Timestamp};
+use crate::time::{Millis, Timestamp, was_set_back};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A placed task that its agent has not seen running for this long is ended and launched anew (`task_launch_timeout`).
@@ -70,7 +70,8 @@ impl Scaling {
         if missing == 0 {
             return;
         }
-        match delayed_until(record.failures, app.backoff).filter(|until| *until > now) {
+        let until = delayed_until(record.failures, app.backoff).filter(|until| *until > now);
+        match until.filter(|_| !was_set_back(record.failures.last_at, now)) {
             None => {
                 self.missing.insert(app.id.clone(), missing);
             }
@@ -144,7 +145,8 @@ impl<'a> Instances<'a> {
             }
             if let Some(since) = task.unreachable_since {
                 match app.unreachable.inactive_at(since) {
-                    Some(at) if at <= now => continue,
+                    // No wait is over at once, whatever the clock says.
+                    Some(at) if at <= now || at == since => continue,
                     Some(at) => sorted.wake(at),
                     None => {}
                 }

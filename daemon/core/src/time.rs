@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::{Add, Sub};
+use std::time::Duration;
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -14,7 +15,30 @@ pub struct Timestamp(pub i64);
 #[serde(transparent)]
 pub struct Millis(pub u64);
 
+/// What a machine's two clocks show at one moment. The first tells the time and may be set, by hours and either way; the second
+/// only measures, and nobody sets it. Spans that end in an effect are taken from the second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Now {
+    /// The time of day.
+    pub time: Timestamp,
+    /// Time passed since some moment of the process' own choice.
+    pub steady: Duration,
+}
+
+impl Now {
+    /// What the first clock will show when the second shows `steady`, if nobody sets it.
+    pub fn after(self, steady: Duration) -> Timestamp {
+        let left = steady.saturating_sub(self.steady).as_micros().div_ceil(1000);
+        self.time + Millis(u64::try_from(left).unwrap_or(u64::MAX))
+    }
+}
+
 impl Millis {
+    /// The same for timers.
+    pub const fn to_duration(self) -> Duration {
+        Duration::from_millis(self.0)
+    }
+
     /// Whole seconds as milliseconds.
     pub const fn from_secs(seconds: u64) -> Self {
         Self(seconds.saturating_mul(1000))
@@ -40,6 +64,15 @@ impl Timestamp {
     pub fn parse(text: &str) -> Option<Self> {
         text.parse::<jiff::Timestamp>().ok().map(|t| Self(t.as_millisecond()))
     }
+}
+
+/// How far the clocks of machines may be apart without anything being concluded from it.
+const CLOCKS_APART: Millis = Millis::from_secs(60);
+
+/// Whether something recorded as happened `at` shows that the clock has been set back since: a wait that is counted from there
+/// would last until the clock has caught up.
+pub fn was_set_back(at: Timestamp, now: Timestamp) -> bool {
+    at > now + CLOCKS_APART
 }
 
 impl Add<Millis> for Timestamp {

@@ -20,9 +20,11 @@ mod plan;
 mod reconcile;
 mod status;
 
-pub use ledger::{FORMAT, Ledger, LedgerTask, Phase, Record, WantedTask};
+pub use ledger::{
+    Assignment, Damaged, FORMAT, Ledger, LedgerTask, LedgerText, Phase, Record, WantedTask, ledger_text, read_ledger,
+};
 pub use name::{is_unit_of_a_task, sandbox_directory, unit_name};
-pub use observed::{ActiveState, Evidence, ObservedUnit};
+pub use observed::{ActiveState, Evidence, ListedUnit, ObservedUnit, UnitPatch};
 pub use plan::{NodeFacts, Occupancy, SLICE_UNITS_MAX, UnitPlan, plan};
 pub use reconcile::{UnitAction, View, reconcile};
 pub use status::{StartRefusal, Verdict, start_refused, status_of};

@@ -1,5 +1,5 @@
-//! The leader's side of agent sessions. What an agent says goes into the log; what the log says of its assignment goes to
-//! the agent; who was heard of when is leader memory.
+//! The leader's side of agent sessions, carried: all choices are made by [`drover_core::leader::session`]. What an agent says goes
+//! into the log; what the log says of its assignment goes to the agent; who was heard of when is leader memory.
 //!
 //! One task per session, ended by the agent, by silence on the connection, or by the loss of leadership. The channel to the
 //! agent is bounded: an agent that does not read loses its session and gets everything anew in the next one.
@@ -8,13 +8,13 @@ use crate::clock;
 use crate::consensus::Consensus;
 use crate::metrics;
 use bytes::{Bytes, BytesMut};
-use drover_api::agent::{AgentMessage, AssignedTask, MasterMessage, NotLeading, PROTOCOL};
+use drover_api::agent::{AgentMessage, MasterMessage, NotLeading, PROTOCOL};
 use drover_api::drover as shapes;
-use drover_core::agent::{AgentInfo, Reachability};
 use drover_core::ids::{AgentId, TaskId};
-use drover_core::state::{ClusterState, Command};
-use drover_core::task::{TaskState, TaskStatus};
-use drover_core::time::{Millis, Timestamp};
+use drover_core::leader::session::{self, Answer, Heard, Say};
+use drover_core::state::Command;
+use drover_core::task::TaskState;
+use drover_core::time::Millis;
 use drover_pki::client::{self, Body};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -44,7 +44,8 @@ pub(crate) struct Agents {
 }
 
 struct Contact {
-    heard: Timestamp,
+    /// By the steady clock.
+    heard: Duration,
     session: u64,
     to_agent: Option<mpsc::Sender<MasterMessage>>,
 }
@@ -67,8 +68,8 @@ impl Agents {
         self.lock().values().filter(|contact| contact.to_agent.is_some()).count()
     }
 
-    /// When each agent was last heard from.
-    pub(crate) fn heard(&self) -> BTreeMap<AgentId, Timestamp> {
+    /// When each agent was last heard from, by the steady clock.
+    pub(crate) fn heard(&self) -> BTreeMap<AgentId, Duration> {
         self.lock().iter().map(|(id, contact)| (id.clone(), contact.heard)).collect()
     }
 
@@ -120,7 +121,7 @@ impl Agents {
 
     fn hear(&self, agent: &AgentId) {
         if let Some(contact) = self.lock().get_mut(agent) {
-            contact.heard = clock::now();
+            contact.heard = clock::both().steady;
         }
     }
 
@@ -146,11 +147,9 @@ impl Agents {
         let session = Session {
             agents: Arc::clone(self),
             consensus: consensus.clone(),
-            agent: agent.clone(),
             number,
             to_agent,
-            welcomed: false,
-            sent: None,
+            mind: session::Session::new(agent.clone(), self.heartbeat, clock::both()),
         };
         let span = info_span!("session", agent_id = %agent, number);
         tokio::spawn(session.run(request.into_body()).instrument(span));
@@ -179,12 +178,9 @@ fn status(code: StatusCode) -> Response<Body> {
 struct Session {
     agents: Arc<Agents>,
     consensus: Consensus,
-    agent: AgentId,
     number: u64,
     to_agent: mpsc::Sender<MasterMessage>,
-    welcomed: bool,
-    /// What the agent was last told to run, and whether it was told to end it; `None` before the first time.
-    sent: Option<(u64, BTreeMap<TaskId, bool>)>,
+    mind: session::Session,
 }
 
 /// Why a session ended.
@@ -192,14 +188,10 @@ struct Session {
 enum Ended {
     #[error("the agent closed it")]
     Closed,
-    #[error("the agent said nothing for {0:?}")]
-    Silent(Duration),
+    #[error(transparent)]
+    Mind(#[from] session::Ended),
     #[error("the agent does not keep up")]
     Slow,
-    #[error("this master does not lead any more")]
-    NotLeading,
-    #[error("the agent calls itself {0}, its certificate does not")]
-    Impostor(String),
     #[error("the agent speaks protocol {0}, this master {PROTOCOL}")]
     Protocol(u32),
     #[error("the agent sent a line that is no message")]
@@ -213,10 +205,11 @@ impl Ended {
     fn word(&self) -> &'static str {
         match self {
             Self::Closed => "closed",
-            Self::Silent(_) => "silent",
+            Self::Mind(session::Ended::Silent(_)) => "silent",
+            Self::Mind(session::Ended::NotLeading) => "not-leading",
+            Self::Mind(session::Ended::GivenUp) => "given-up",
+            Self::Mind(session::Ended::Impostor(_)) => "impostor",
             Self::Slow => "slow",
-            Self::NotLeading => "not-leading",
-            Self::Impostor(_) => "impostor",
             Self::Protocol(_) => "protocol",
             Self::Malformed(_) => "malformed",
             Self::TooLong(_) => "too-long",
@@ -229,11 +222,11 @@ impl Session {
         let ended = self.converse(body).await;
         metrics::SESSIONS_ENDED.inc([ended.word()]);
         match ended {
-            Ended::Closed | Ended::NotLeading => debug!("session ended"),
+            Ended::Closed | Ended::Mind(session::Ended::NotLeading) => debug!("session ended"),
             why => warn!(why = %why, "session ended"),
         }
         let mut contacts = self.agents.lock();
-        if let Some(contact) = contacts.get_mut(&self.agent)
+        if let Some(contact) = contacts.get_mut(self.mind.agent())
             && contact.session == self.number
         {
             contact.to_agent = None;
@@ -244,29 +237,24 @@ impl Session {
         let mut lines = Lines::new(body, self.agents.line_bytes_max);
         let mut applied = self.consensus.applied();
         let mut leadership = self.consensus.leadership();
-        let heartbeat = Duration::from_millis(self.agents.heartbeat.0);
-        let mut ping = tokio::time::interval(heartbeat);
-        let silence = heartbeat * 4;
-        let mut said = tokio::time::Instant::now();
         loop {
             let result = tokio::select! {
-                line = lines.next() => {
-                    said = tokio::time::Instant::now();
-                    match line {
-                        Ok(Some(line)) => self.hear_line(&line).await,
-                        Ok(None) => Err(Ended::Closed),
-                        Err(ended) => Err(ended),
-                    }
-                }
-                changed = applied.changed() => match changed {
-                    Ok(()) if self.welcomed => self.assign(),
-                    Ok(()) => Ok(()),
-                    Err(_) => Err(Ended::NotLeading),
+                line = lines.next() => match line {
+                    Ok(Some(line)) => self.hear_line(&line).await,
+                    Ok(None) => Err(Ended::Closed),
+                    Err(ended) => Err(ended),
                 },
-                _ = ping.tick() => self.say(MasterMessage::Ping),
-                () = tokio::time::sleep_until(said + silence) => Err(Ended::Silent(silence)),
+                changed = applied.changed() => match changed {
+                    Ok(()) => self.consensus.read(|state| self.mind.applied(state)).map_or(Ok(()), |say| self.say(say)),
+                    Err(_) => Err(session::Ended::NotLeading.into()),
+                },
+                () = tokio::time::sleep_until(clock::instant(self.mind.due_at())) => match self.mind.due(clock::both()) {
+                    Ok(say) => say.map_or(Ok(()), |say| self.say(say)),
+                    Err(ended) => Err(ended.into()),
+                },
                 changed = leadership.changed() => {
-                    if changed.is_err() || !leadership.borrow_and_update().is_me { Err(Ended::NotLeading) } else { Ok(()) }
+                    let leads = changed.is_ok() && leadership.borrow_and_update().is_me;
+                    if leads { Ok(()) } else { Err(session::Ended::NotLeading.into()) }
                 }
             };
             if let Err(ended) = result {
@@ -275,7 +263,24 @@ impl Session {
         }
     }
 
-    fn say(&self, message: MasterMessage) -> Result<(), Ended> {
+    fn say(&self, say: Say) -> Result<(), Ended> {
+        let message = match say {
+            Say::Ping => MasterMessage::Ping,
+            Say::Assign(assignment) => {
+                metrics::ASSIGNMENTS.inc([]);
+                for task in &assignment.tasks {
+                    let (generation, ends) = (assignment.generation, task.kill.as_deref());
+                    debug!(task_id = %task.id, generation, ends, "{} is assigned to {}", task.id, self.mind.agent());
+                }
+                assignment.into()
+            }
+            Say::Acknowledge(statuses) => MasterMessage::Acknowledge { statuses },
+            Say::Welcome => {
+                self.agents.heard_of.send_modify(|count| *count += 1);
+                let masters = self.consensus.members().into_iter().map(|member| member.address).collect();
+                MasterMessage::Welcome { heartbeat: self.agents.heartbeat, masters }
+            }
+        };
         self.to_agent.try_send(message).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Ended::Slow,
             mpsc::error::TrySendError::Closed(_) => Ended::Closed,
@@ -284,117 +289,52 @@ impl Session {
 
     async fn hear_line(&mut self, line: &[u8]) -> Result<(), Ended> {
         let message: AgentMessage = serde_json::from_slice(line).map_err(Ended::Malformed)?;
-        self.agents.hear(&self.agent);
-        match message {
-            AgentMessage::Hello { protocol, info, generation: _ } => self.admit(protocol, *info).await,
-            AgentMessage::Heartbeat => self.confirm_admitted().await,
-            AgentMessage::Statuses { statuses } => self.record(statuses).await,
+        self.agents.hear(self.mind.agent());
+        let heard = match message {
+            AgentMessage::Hello { protocol, .. } if protocol != PROTOCOL => return Err(Ended::Protocol(protocol)),
+            AgentMessage::Hello { info, .. } => Heard::Hello(info),
+            AgentMessage::Heartbeat => Heard::Heartbeat,
+            AgentMessage::Statuses { statuses } => Heard::Statuses(statuses),
+        };
+        let is_hello = matches!(heard, Heard::Hello(_));
+        let answer = self.consensus.read(|state| self.mind.hear(heard, state, clock::both()))?;
+        if is_hello {
+            let contact = Contact { heard: clock::both().steady, session: self.number, to_agent: Some(self.to_agent.clone()) };
+            self.agents.lock().insert(self.mind.agent().clone(), contact);
         }
+        let say = match answer {
+            Answer::Say(say) => say,
+            Answer::Propose(commands) => {
+                let is_applied = self.propose(commands).await;
+                self.consensus.read(|state| self.mind.proposed(is_applied, state))?
+            }
+        };
+        say.into_iter().try_for_each(|say| self.say(say))
     }
 
-    async fn admit(&mut self, protocol: u32, info: AgentInfo) -> Result<(), Ended> {
-        if protocol != PROTOCOL {
-            return Err(Ended::Protocol(protocol));
-        }
-        if info.id != self.agent {
-            return Err(Ended::Impostor(info.id.to_string()));
-        }
-        self.agents.lock().insert(
-            self.agent.clone(),
-            Contact { heard: clock::now(), session: self.number, to_agent: Some(self.to_agent.clone()) },
-        );
-        let known =
-            self.consensus.read(|state| state.agents.get(&info.id).is_some_and(|agent| agent.is_up() && agent.info == info));
-        if !known {
+    /// Whether all of it was applied.
+    async fn propose(&self, commands: Vec<Command>) -> bool {
+        if let [Command::AdmitAgent { info, .. }] = &commands[..] {
             info!(host = %info.host, "agent connected");
-            self.propose_admission(info).await?;
         }
-        self.agents.heard_of.send_modify(|count| *count += 1);
-        let masters = self.consensus.members().into_iter().map(|member| member.address).collect();
-        self.say(MasterMessage::Welcome { heartbeat: self.agents.heartbeat, masters })?;
-        self.welcomed = true;
-        self.assign()
-    }
-
-    /// An agent that was given up while its session lasted is admitted again by its next sign of life.
-    async fn confirm_admitted(&mut self) -> Result<(), Ended> {
-        let given_up = self.consensus.read(|state| {
-            let agent = state.agents.get(&self.agent)?;
-            matches!(agent.reachability, Reachability::Unreachable(_)).then(|| agent.info.clone())
-        });
-        match given_up {
-            Some(info) => self.propose_admission(info).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn propose_admission(&self, info: AgentInfo) -> Result<(), Ended> {
-        let admission = Command::AdmitAgent { info: Box::new(info), at: clock::now() };
-        self.consensus.propose(admission).await.map(|_| ()).map_err(|error| {
-            debug!(%error, "admission not recorded");
-            Ended::NotLeading
-        })
-    }
-
-    /// Records statuses through the log; only what is on record is acknowledged.
-    async fn record(&mut self, statuses: Vec<TaskStatus>) -> Result<(), Ended> {
-        let told: Vec<(TaskId, u64)> = statuses.iter().map(|status| (status.task.clone(), status.seq)).collect();
-        let at = clock::now();
-        let fresh: Vec<Command> = self.consensus.read(|state| {
-            let news = statuses.into_iter().filter(|status| is_news(state, status));
-            let record = |status| Command::RecordStatus { agent: self.agent.clone(), status: Box::new(status), at };
-            news.map(record).collect()
-        });
-        if !fresh.is_empty() {
-            let news: Vec<(TaskId, TaskState)> = fresh.iter().filter_map(told_by).collect();
-            let results = self.consensus.propose_all(fresh).await;
-            for ((task, state), result) in news.into_iter().zip(results) {
-                let index = result.map_err(|error| {
-                    debug!(task_id = %task, %error, "status not recorded");
-                    Ended::NotLeading
-                })?;
-                metrics::STATUSES.inc([shapes::TaskState::from(state).word()]);
-                debug!(task_id = %task, index, state = state.wire(), "{task} is {} on record, acknowledged", state.wire());
+        let told: Vec<_> = commands.iter().map(told_by).collect();
+        let results = self.consensus.propose_all(commands).await;
+        let mut is_applied = true;
+        for (told, result) in told.into_iter().zip(results) {
+            match (told, result) {
+                (Some((task, state)), Ok(index)) => {
+                    metrics::STATUSES.inc([shapes::TaskState::from(state).word()]);
+                    debug!(task_id = %task, index, state = state.wire(), "{task} is {} on record, acknowledged", state.wire());
+                }
+                (None, Ok(_)) => {}
+                (told, Err(error)) => {
+                    let task = told.map(|(task, _)| task.to_string());
+                    debug!(task_id = task, %error, "what the agent said is not recorded");
+                    is_applied = false;
+                }
             }
         }
-        self.say(MasterMessage::Acknowledge { statuses: told })
-    }
-
-    /// Tells the agent what changed in its assignment, if anything did.
-    fn assign(&mut self) -> Result<(), Ended> {
-        let sent = self.sent.as_ref();
-        let sent_generation = sent.map(|(generation, _)| *generation);
-        let before = sent.map(|(_, tasks)| tasks);
-        let news = self.consensus.read(|state| {
-            let agent = state.agents.get(&self.agent)?;
-            if sent_generation.is_some_and(|generation| generation >= agent.generation) {
-                return None;
-            }
-            let now: BTreeMap<TaskId, bool> =
-                state.tasks_of_agent(&self.agent).map(|task| (task.id.clone(), task.kill.is_some())).collect();
-            let is_news = |id: &TaskId, ends: bool| before.is_none_or(|before| before.get(id) != Some(&ends));
-            let tasks = state.tasks_of_agent(&self.agent).filter(|task| is_news(&task.id, task.kill.is_some()));
-            let tasks = tasks
-                .map(|task| AssignedTask {
-                    id: task.id.clone(),
-                    spec: task.spec.clone(),
-                    kill: task.kill.as_ref().map(|kill| kill.why.clone()),
-                })
-                .collect();
-            let removed = before.into_iter().flatten().map(|(id, _)| id).filter(|id| !now.contains_key(*id)).cloned().collect();
-            let message = MasterMessage::Assign { generation: agent.generation, full: before.is_none(), tasks, removed };
-            Some((agent.generation, now, message))
-        });
-        let Some((generation, now, message)) = news else { return Ok(()) };
-        metrics::ASSIGNMENTS.inc([]);
-        if let MasterMessage::Assign { tasks, .. } = &message {
-            for task in tasks {
-                let ends = task.kill.as_deref();
-                debug!(task_id = %task.id, generation, ends, "{} is assigned to {}", task.id, self.agent);
-            }
-        }
-        self.sent = Some((generation, now));
-        self.say(message)
+        is_applied
     }
 }
 
@@ -404,11 +344,6 @@ fn told_by(command: &Command) -> Option<(TaskId, TaskState)> {
         Command::RecordStatus { status, .. } => Some((status.task.clone(), status.state)),
         _ => None,
     }
-}
-
-/// Whether recording `status` would change anything: repeats after a reconnection cost no log entry.
-fn is_news(state: &ClusterState, status: &TaskStatus) -> bool {
-    state.tasks.get(&status.task).is_some_and(|task| status.seq > task.seq || task.unreachable_since.is_some())
 }
 
 /// Splits a body into lines.

@@ -1,5 +1,5 @@
 //! Runs the leader's mind while this master leads: decide, propose, wait until everything proposed was applied or refused,
-//! decide again. All choices are made by [`drover_core::leader::decide`]; this file only carries them.
+//! decide again. All choices are made by [`drover_core::leader`]; this file only carries them.
 
 use crate::agents::Agents;
 use crate::board::Board;
@@ -8,16 +8,13 @@ use crate::config::MasterConfig;
 use crate::consensus::Consensus;
 use crate::metrics;
 use crate::subject::Subject;
-use drover_core::leader::{self, Decision, Knowledge};
+use drover_core::leader::pace::{Leading, Next, REFUSED_PAUSE, Round};
 use drover_core::state::{ClusterState, Command};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-
-/// When everything proposed was refused, how long to wait for news before looking again.
-const REFUSED_PAUSE: Duration = Duration::from_millis(250);
 
 /// The leader loop and what it reads and writes beside the log.
 pub(crate) struct LeaderLoop {
@@ -61,29 +58,16 @@ impl LeaderLoop {
         }
         info!(term, "leading");
         self.propose(self.settings()).await;
-        let mut known = Knowledge {
-            heard: BTreeMap::new(),
-            leading_since: clock::now(),
-            agent_timeout: self.config.agent_timeout,
-            waiting: BTreeMap::new(),
-        };
+        let mut leading = Leading::new(self.config.agent_timeout, clock::both());
         let mut applied = self.consensus.applied();
         let mut heard_of = self.agents.heard_of();
         loop {
             applied.borrow_and_update();
             heard_of.borrow_and_update();
-            known.heard = self.agents.heard();
-            let decision = self.decide(&known);
-            known.waiting = decision.waiting.clone();
-            self.board.publish(decision.waiting);
-            let proposed = decision.commands.len();
-            let honoured = self.propose(decision.commands).await;
-            if honoured > 0 {
-                continue;
-            }
-            let pause = (proposed > 0).then_some(REFUSED_PAUSE);
-            let until_wake = decision.wake_at.map(|at| Duration::from_millis(at.since(clock::now()).0));
-            let rest = [pause, until_wake].into_iter().flatten().min();
+            let mut round = self.decide(&mut leading);
+            self.board.publish(std::mem::take(&mut round.decision.waiting));
+            let honoured = self.propose(round.take_commands()).await;
+            let Next::Rest(rest) = round.concluded(honoured, clock::both()) else { continue };
             tokio::select! {
                 changed = applied.changed() => if changed.is_err() { return },
                 changed = heard_of.changed() => if changed.is_err() { return },
@@ -92,16 +76,17 @@ impl LeaderLoop {
                         return;
                     }
                 }
-                () = sleep_for(rest) => {}
+                () = tokio::time::sleep(rest) => {}
             }
         }
     }
 
-    fn decide(&self, known: &Knowledge) -> Decision {
+    fn decide(&self, leading: &mut Leading) -> Round {
         let began = Instant::now();
-        let decision = self.consensus.read(|state| leader::decide(state, known, clock::now(), &mut clock::new_id));
+        let heard = self.agents.heard();
+        let round = self.consensus.read(|state| leading.decide(state, heard, clock::both(), &mut clock::new_id));
         metrics::DECISION.took([], began.elapsed());
-        decision
+        round
     }
 
     /// Proposes and waits for each to be applied or refused. Returns how many were honoured.
@@ -146,12 +131,5 @@ impl LeaderLoop {
             weights.chain(bounds).collect()
         };
         self.consensus.read(differs)
-    }
-}
-
-async fn sleep_for(rest: Option<Duration>) {
-    match rest {
-        Some(rest) => tokio::time::sleep(rest).await,
-        None => std::future::pending().await,
     }
 }

@@ -156,7 +156,7 @@ fn observe_leader(samples: &mut Samples, api: &Api) {
         let up = state.agents.iter().filter(|(_, agent)| agent.is_up());
         up.filter_map(|(id, _)| heard.get(id)).min().copied()
     });
-    samples.put(&HEARTBEAT_AGE, [], most_silent.map_or(0.0, |at| now.since(at).0 as f64 / 1000.0));
+    samples.put(&HEARTBEAT_AGE, [], most_silent.map_or(0.0, |at| crate::clock::both().steady.saturating_sub(at).as_secs_f64()));
 }
 
 fn observe_state(samples: &mut Samples, state: &ClusterState) {

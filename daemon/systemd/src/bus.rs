@@ -1,12 +1,12 @@
 //! Calls to a systemd manager.
 
-use crate::changes::{Changes, Shared, UnitPatch, pump};
+use crate::changes::{Changes, Shared, patch_of, pump};
 use crate::names::{UNITS_NAMESPACE, path_of};
 use crate::value::{self, Properties, to_variant};
 use drover_core::ids::TaskId;
 use drover_core::sandbox::Manager;
 use drover_core::task::Usage;
-use drover_core::unit::{FIELD_TASK, ObservedUnit, PropertyValue, StartRefusal, UnitPlan};
+use drover_core::unit::{FIELD_TASK, ListedUnit, ObservedUnit, PropertyValue, StartRefusal, UnitPlan};
 use serde::Serialize;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -105,19 +105,6 @@ pub enum Started {
     Job(JobEnd),
     /// There is a unit of that name: it was started before.
     Exists,
-}
-
-/// A unit as listed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListedUnit {
-    /// Its name.
-    pub name: String,
-    /// `ActiveState`.
-    pub active: String,
-    /// `SubState`.
-    pub sub: String,
-    /// Whether a unit job is under way.
-    pub has_job: bool,
 }
 
 /// A connection to a manager. Clones share it.
@@ -262,7 +249,6 @@ impl Systemd {
             name: row.0,
             active: row.3,
             sub: row.4,
-            has_job: row.7 != 0,
         });
         Ok(listed.collect())
     }
@@ -295,8 +281,8 @@ impl Systemd {
             usage: Some(Usage { cpu_nanos: known(&service, "CPUUsageNSec"), mem_peak_bytes: known(&service, "MemoryPeak") }),
             ..ObservedUnit::default()
         };
-        UnitPatch::of(&general).apply_to(&mut observed);
-        UnitPatch::of(&service).apply_to(&mut observed);
+        patch_of(&general).apply_to(&mut observed);
+        patch_of(&service).apply_to(&mut observed);
         Ok(Some(observed))
     }
 

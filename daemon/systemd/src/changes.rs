@@ -5,7 +5,7 @@
 
 use crate::names::{may_be_a_task, unit_of};
 use crate::value::{self, Properties};
-use drover_core::unit::{ActiveState, ObservedUnit};
+use drover_core::unit::{ActiveState, UnitPatch};
 use futures_util::StreamExt;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,77 +16,18 @@ use zbus::message::Message;
 /// Units whose changes are held for the reader. More than any node runs; beyond it everything is to be listed again.
 pub const UNITS_CHANGED_MAX: usize = 65_536;
 
-/// What changed of a unit; what is `None` did not.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct UnitPatch {
-    active: Option<ActiveState>,
-    sub: Option<String>,
-    result: Option<String>,
-    exec_main_code: Option<i32>,
-    exec_main_status: Option<i32>,
-    was_active: Option<bool>,
-    has_job: Option<bool>,
-    invocation: Option<Option<String>>,
-    is_loaded: Option<bool>,
-}
-
-impl UnitPatch {
-    /// Brings what is known of a unit up to date. Returns whether that changed anything.
-    pub fn apply_to(self, unit: &mut ObservedUnit) -> bool {
-        fn set<T: PartialEq>(place: &mut T, value: Option<T>) -> bool {
-            match value {
-                Some(value) if *place != value => {
-                    *place = value;
-                    true
-                }
-                Some(_) | None => false,
-            }
-        }
-        [
-            set(&mut unit.active, self.active),
-            set(&mut unit.sub, self.sub),
-            set(&mut unit.result, self.result),
-            set(&mut unit.exec_main_code, self.exec_main_code),
-            set(&mut unit.exec_main_status, self.exec_main_status),
-            set(&mut unit.was_active, self.was_active),
-            set(&mut unit.has_job, self.has_job),
-            // A unit that has been collected loses its invocation on the way; whose end it was stays known.
-            self.invocation.flatten().is_some_and(|invocation| set(&mut unit.invocation, Some(Some(invocation)))),
-            set(&mut unit.is_loaded, self.is_loaded),
-        ]
-        .contains(&true)
-    }
-
-    fn merge(&mut self, newer: UnitPatch) {
-        fn take<T>(place: &mut Option<T>, newer: Option<T>) {
-            if newer.is_some() {
-                *place = newer;
-            }
-        }
-        take(&mut self.active, newer.active);
-        take(&mut self.sub, newer.sub);
-        take(&mut self.result, newer.result);
-        take(&mut self.exec_main_code, newer.exec_main_code);
-        take(&mut self.exec_main_status, newer.exec_main_status);
-        take(&mut self.was_active, newer.was_active);
-        take(&mut self.has_job, newer.has_job);
-        take(&mut self.invocation, newer.invocation);
-        take(&mut self.is_loaded, newer.is_loaded);
-    }
-
-    /// From the properties of either interface of a unit.
-    pub(crate) fn of(properties: &Properties) -> Self {
-        Self {
-            active: value::text(properties, "ActiveState").map(ActiveState::parse),
-            sub: value::text(properties, "SubState").map(str::to_owned),
-            result: value::text(properties, "Result").map(str::to_owned),
-            exec_main_code: value::i32(properties, "ExecMainCode"),
-            exec_main_status: value::i32(properties, "ExecMainStatus"),
-            was_active: value::u64(properties, "ActiveEnterTimestampMonotonic").map(|at| at > 0),
-            has_job: value::has_job(properties),
-            invocation: value::invocation(properties),
-            is_loaded: None,
-        }
+/// What the properties of either interface of a unit say of it.
+pub(crate) fn patch_of(properties: &Properties) -> UnitPatch {
+    UnitPatch {
+        active: value::text(properties, "ActiveState").map(ActiveState::parse),
+        sub: value::text(properties, "SubState").map(str::to_owned),
+        result: value::text(properties, "Result").map(str::to_owned),
+        exec_main_code: value::i32(properties, "ExecMainCode"),
+        exec_main_status: value::i32(properties, "ExecMainStatus"),
+        was_active: value::u64(properties, "ActiveEnterTimestampMonotonic").map(|at| at > 0),
+        has_job: value::has_job(properties),
+        invocation: value::invocation(properties),
+        is_loaded: None,
     }
 }
 
@@ -231,7 +172,7 @@ fn take_in(message: &Message, shared: &Shared) -> zbus::Result<()> {
             let Some(unit) = path.and_then(unit_of) else { return Ok(()) };
             let body = message.body();
             let (_, properties, _): (String, Properties, Vec<String>) = body.deserialize()?;
-            let patch = UnitPatch::of(&properties);
+            let patch = patch_of(&properties);
             if patch != UnitPatch::default() {
                 shared.patch(unit, patch);
             }
@@ -271,6 +212,7 @@ fn take_in(message: &Message, shared: &Shared) -> zbus::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use drover_core::unit::ObservedUnit;
 
     fn active(state: ActiveState) -> UnitPatch {
         UnitPatch { active: Some(state), ..UnitPatch::default() }
@@ -314,12 +256,5 @@ mod tests {
         shared.disconnect();
         assert_eq!(one.recv().await, None);
         assert!(changes.next().await.is_disconnected);
-    }
-
-    #[test]
-    fn a_collected_unit_keeps_its_invocation() {
-        let mut unit = ObservedUnit { invocation: Some("i1".into()), ..ObservedUnit::default() };
-        UnitPatch { invocation: Some(None), is_loaded: Some(false), ..UnitPatch::default() }.apply_to(&mut unit);
-        assert_eq!(unit.invocation.as_deref(), Some("i1"));
     }
 }

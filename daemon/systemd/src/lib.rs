@@ -22,5 +22,5 @@ pub mod cgroup;
 pub mod changes;
 pub mod journal;
 
-pub use bus::{Error, JobEnd, ListedUnit, Started, Systemd};
-pub use changes::{Changes, News, UnitPatch};
+pub use bus::{Error, JobEnd, Started, Systemd};
+pub use changes::{Changes, News};

@@ -36,7 +36,7 @@ impl Sim {
             state: ClusterState::default(),
             known: Knowledge {
                 heard: BTreeMap::new(),
-                leading_since: Timestamp(1_000_000),
+                leading_since: Duration::from_secs(1000),
                 agent_timeout: Millis::from_secs(15),
                 waiting: BTreeMap::new(),
             },
@@ -104,7 +104,7 @@ impl Sim {
     fn new_leader(&mut self) {
         self.known = Knowledge {
             heard: BTreeMap::new(),
-            leading_since: self.now,
+            leading_since: self.clock().steady,
             agent_timeout: self.known.agent_timeout,
             waiting: BTreeMap::new(),
         };
@@ -121,11 +121,12 @@ impl Sim {
     }
 
     fn step(&mut self) -> bool {
+        let steady = self.clock().steady;
         for id in self.running.keys().filter(|id| !self.cut.contains(*id)) {
-            self.known.heard.insert(id.clone(), self.now);
+            self.known.heard.insert(id.clone(), steady);
         }
         let mut ids = self.ids;
-        let decision = decide(&self.state, &self.known, self.now, &mut || {
+        let decision = decide(&self.state, &self.known, self.clock(), &mut || {
             ids += 1;
             format!("id{ids}")
         });
@@ -205,6 +206,10 @@ impl Sim {
             }
             self.report(&agent, &task, seq, TaskState::Finished);
         }
+    }
+
+    fn clock(&self) -> Now {
+        Now { time: self.now, steady: Duration::from_millis(self.now.0 as u64) }
     }
 
     fn pass(&mut self, millis: u64) {
@@ -463,4 +468,46 @@ fn every_slot_of_a_job_runs_once_whoever_leads() {
     for pair in slots.windows(2) {
         assert_eq!(pair[1] - pair[0], 1000, "slots follow each other without gap or repeat");
     }
+}
+
+#[test]
+fn a_clock_that_is_set_makes_nobody_wait_and_nobody_silent() {
+    let hour = Millis::from_secs(3600);
+    let mut sim = Sim::new(&["a1", "b1"]);
+    sim.put(|app| app.instances = 1);
+    sim.settle();
+    // The clock jumps; agents were heard of a moment ago by the one that does not.
+    let decide = |sim: &Sim, now: Now| decide(&sim.state, &sim.known, now, &mut || unreachable!("nothing is launched"));
+    let ahead = Now { time: sim.now + hour, ..sim.clock() };
+    assert!(decide(&sim, ahead).commands.is_empty());
+    // An end recorded while the leader's clock was ahead, then the clock is right again.
+    let right = sim.now;
+    sim.now = right + hour;
+    let (task, agent) = sim.state.tasks.values().map(|task| (task.id.clone(), task.agent.clone())).next().unwrap();
+    sim.report(&agent, &task, 9, TaskState::Failed);
+    sim.running.values_mut().for_each(BTreeMap::clear);
+    sim.now = right;
+    sim.settle();
+    assert_eq!(sim.really_running(), 1, "no back-off of an hour");
+}
+
+#[test]
+fn a_leader_that_got_no_turn_gives_nobody_up() {
+    let mut sim = Sim::new(&["a1"]);
+    let at = |seconds: u64| Now { time: sim.now, steady: Duration::from_secs(seconds) };
+    let mut leading = pace::Leading::new(Millis::from_secs(15), at(0));
+    let heard: BTreeMap<AgentId, Duration> = [(AgentId::new("a1"), Duration::from_secs(1))].into();
+    let mut decide = |sim: &Sim, now: Now| {
+        let mut round = leading.decide(&sim.state, heard.clone(), now, &mut || unreachable!("nothing is launched"));
+        round.take_commands()
+    };
+    for seconds in [1, 6, 11, 14] {
+        assert_eq!(decide(&sim, at(seconds)), []);
+    }
+    // It was paused: what it did not hear meanwhile is no silence. When nothing comes after that either, it is.
+    assert_eq!(decide(&sim, at(100)), []);
+    assert_eq!(decide(&sim, at(110)), []);
+    let given_up = decide(&sim, at(115));
+    assert!(matches!(&given_up[..], [Command::MarkAgentUnreachable { .. }]), "{given_up:?}");
+    sim.settle();
 }

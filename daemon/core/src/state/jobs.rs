@@ -28,6 +28,11 @@ impl ClusterState {
         if current != based_on {
             return Err(Refusal::Stale(format!("job {}", job.name)));
         }
+        // Planned before the slot fired that it would go on with.
+        let last_slot = self.jobs.get(&job.name).and_then(|entry| entry.record.last_slot);
+        if next.is_some() && next <= last_slot {
+            return Err(Refusal::Stale(format!("job {}", job.name)));
+        }
         self.define_job(job, next, remaining, told);
         Ok(())
     }

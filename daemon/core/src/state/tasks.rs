@@ -169,8 +169,9 @@ impl ClusterState {
         match &task.spec.owner {
             Owner::App { app, version } => {
                 if let Some(record) = self.apps.get_mut(app) {
+                    // Waits are counted from when the end was recorded: the clock of an agent may be wrong by hours.
                     if counts_as_failure(&task) && *version >= record.app.last_config_change_at {
-                        record.failures = after_failure(record.failures, at, record.app.backoff.max);
+                        record.failures = after_failure(record.failures, told.at, record.app.backoff.max);
                     }
                     if counts_as_failure(&task) && state != TaskState::Finished {
                         record.last_failure = Some(TaskFailure {
@@ -187,7 +188,7 @@ impl ClusterState {
             }
             Owner::Run { run, .. } => {
                 if let Some(run) = self.runs.get_mut(run) {
-                    run.state = RunState::AttemptEnded { state, at };
+                    run.state = RunState::AttemptEnded { state, at: told.at };
                     run.exit = status.and_then(|status| status.exit);
                     run.message = message.to_owned();
                     told.push(EventKind::RunChanged(Box::new(run.clone())));

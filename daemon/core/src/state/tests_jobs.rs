@@ -260,3 +260,16 @@ fn what_is_stored_is_read_for_ever() {
     let change = JobChange { job: job("b=R5//PT1H"), next: Some(NOW), remaining: Some(5), based_on: Timestamp(7) };
     assert_eq!(command, Command::RemoveJob { name: name("a"), children: vec![change], at: Timestamp(8) });
 }
+
+#[test]
+fn a_redefinition_planned_before_a_slot_fired_is_refused() {
+    let mut state = state(&["a=R/2024-05-01T12:00:00Z/PT1M"]);
+    let planned = plan_put(&state, job("a=R/2024-05-01T12:00:00Z/PT1M"), 100, NOW).unwrap();
+    let start = runs::decide(&state, NOW).commands.remove(0);
+    assert!(matches!(&start, Command::StartRun { .. }), "{start:?}");
+    assert_eq!(state.apply(&start).result, Ok(()));
+    let next = state.jobs["a"].record.next;
+    assert_eq!(state.apply(&planned).result, Err(Refusal::Stale("job a".into())), "it would bring the slot back");
+    put(&mut state, "a=R/2024-05-01T12:00:00Z/PT1M").unwrap();
+    assert_eq!(state.jobs["a"].record.next, next);
+}

@@ -27,6 +27,19 @@ pub struct WantedTask {
     pub kill: Option<String>,
 }
 
+/// What a leader tells an agent to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// Its version: an older one than the agent holds is ignored.
+    pub generation: u64,
+    /// Whether `tasks` is everything. Otherwise it holds what is new or changed.
+    pub full: bool,
+    /// Wanted tasks.
+    pub tasks: Vec<WantedTask>,
+    /// Not wanted any more; of no use when `full`.
+    pub removed: Vec<TaskId>,
+}
+
 /// One line of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "kebab-case", rename_all_fields = "camelCase")]
@@ -170,6 +183,67 @@ pub struct Ledger {
     pub tasks: BTreeMap<TaskId, LedgerTask>,
     /// Forgotten tasks whose directories are still there, and since when.
     pub unswept: BTreeMap<TaskId, Timestamp>,
+}
+
+/// A ledger as read from disk.
+#[derive(Debug)]
+pub struct LedgerText {
+    /// What it says.
+    pub ledger: Ledger,
+    /// Version of its shape; a newer one than [`FORMAT`] is not to be used.
+    pub format: u32,
+    /// Records in it.
+    pub lines: usize,
+    /// Bytes they take: less than all when the end is torn.
+    pub good: usize,
+}
+
+/// A ledger that is damaged in its middle.
+#[derive(Debug, thiserror::Error)]
+#[error("line {line} is damaged")]
+pub struct Damaged {
+    /// Counted from 1.
+    pub line: usize,
+    /// How.
+    pub source: serde_json::Error,
+}
+
+/// Records as they are kept on disk: one a line.
+pub fn ledger_text(records: &[Record]) -> Vec<u8> {
+    let mut text = Vec::new();
+    for record in records {
+        serde_json::to_writer(&mut text, record).expect("a record is plain data");
+        text.push(b'\n');
+    }
+    text
+}
+
+/// Reads a ledger. A batch at the end that a power cut tore is left out: nothing was done on account of it, because nothing is
+/// done before it is synced.
+///
+/// # Errors
+/// There is something good after something bad: that is no torn end.
+pub fn read_ledger(bytes: &[u8]) -> Result<LedgerText, Damaged> {
+    let mut read = LedgerText { ledger: Ledger::default(), format: FORMAT, lines: 0, good: 0 };
+    let mut bad: Option<Damaged> = None;
+    for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        // Without its end a line was not written whole, whatever it looks like.
+        let Some(text) = line.strip_suffix(b"\n") else { break };
+        match (serde_json::from_slice::<Record>(text), bad.take()) {
+            (Ok(record), None) => {
+                if let Record::Opened { format, .. } = &record {
+                    read.format = read.format.max(*format);
+                }
+                read.ledger.apply(&record);
+                read.lines += 1;
+                read.good += line.len();
+            }
+            (Ok(_), Some(damaged)) => return Err(damaged),
+            (Err(_), Some(first)) => bad = Some(first),
+            (Err(source), None) => bad = Some(Damaged { line: number + 1, source }),
+        }
+    }
+    Ok(read)
 }
 
 impl Ledger {

@@ -80,6 +80,86 @@ impl ObservedUnit {
     }
 }
 
+/// What changed of a unit; what is `None` did not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnitPatch {
+    /// `ActiveState`.
+    pub active: Option<ActiveState>,
+    /// `SubState`.
+    pub sub: Option<String>,
+    /// `Result`.
+    pub result: Option<String>,
+    /// `ExecMainCode`.
+    pub exec_main_code: Option<i32>,
+    /// `ExecMainStatus`.
+    pub exec_main_status: Option<i32>,
+    /// Whether it was ever active in this invocation.
+    pub was_active: Option<bool>,
+    /// Whether a unit job waits or runs for it.
+    pub has_job: Option<bool>,
+    /// `InvocationID`; `Some(None)` when it was taken away.
+    pub invocation: Option<Option<String>>,
+    /// Whether systemd has it.
+    pub is_loaded: Option<bool>,
+}
+
+impl UnitPatch {
+    /// Brings what is known of a unit up to date. Returns whether that changed anything.
+    pub fn apply_to(self, unit: &mut ObservedUnit) -> bool {
+        fn set<T: PartialEq>(place: &mut T, value: Option<T>) -> bool {
+            match value {
+                Some(value) if *place != value => {
+                    *place = value;
+                    true
+                }
+                Some(_) | None => false,
+            }
+        }
+        [
+            set(&mut unit.active, self.active),
+            set(&mut unit.sub, self.sub),
+            set(&mut unit.result, self.result),
+            set(&mut unit.exec_main_code, self.exec_main_code),
+            set(&mut unit.exec_main_status, self.exec_main_status),
+            set(&mut unit.was_active, self.was_active),
+            set(&mut unit.has_job, self.has_job),
+            // A unit that has been collected loses its invocation on the way; whose end it was stays known.
+            self.invocation.flatten().is_some_and(|invocation| set(&mut unit.invocation, Some(Some(invocation)))),
+            set(&mut unit.is_loaded, self.is_loaded),
+        ]
+        .contains(&true)
+    }
+
+    /// Takes what a newer patch says over what this one does.
+    pub fn merge(&mut self, newer: UnitPatch) {
+        fn take<T>(place: &mut Option<T>, newer: Option<T>) {
+            if newer.is_some() {
+                *place = newer;
+            }
+        }
+        take(&mut self.active, newer.active);
+        take(&mut self.sub, newer.sub);
+        take(&mut self.result, newer.result);
+        take(&mut self.exec_main_code, newer.exec_main_code);
+        take(&mut self.exec_main_status, newer.exec_main_status);
+        take(&mut self.was_active, newer.was_active);
+        take(&mut self.has_job, newer.has_job);
+        take(&mut self.invocation, newer.invocation);
+        take(&mut self.is_loaded, newer.is_loaded);
+    }
+}
+
+/// A unit as systemd lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedUnit {
+    /// Its name.
+    pub name: String,
+    /// `ActiveState`.
+    pub active: String,
+    /// `SubState`.
+    pub sub: String,
+}
+
 /// What the journal says of a unit that systemd does not have any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Evidence {
@@ -96,4 +176,16 @@ pub enum Evidence {
     },
     /// Nothing about its end.
     Nothing,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collected_unit_keeps_its_invocation() {
+        let mut unit = ObservedUnit { invocation: Some("i1".into()), ..ObservedUnit::default() };
+        UnitPatch { invocation: Some(None), is_loaded: Some(false), ..UnitPatch::default() }.apply_to(&mut unit);
+        assert_eq!(unit.invocation.as_deref(), Some("i1"));
+    }
 }

@@ -16,6 +16,7 @@ use drover_core::scaling;
 use drover_core::state::{ClusterState, JobEntry};
 use drover_core::task::{self, Owner, TaskState};
 use drover_core::time::Timestamp;
+use std::time::Duration;
 
 /// Unsettled apps named in the status.
 const UNSETTLED_MAX: usize = 10;
@@ -131,10 +132,11 @@ fn warnings(state: &ClusterState, waiting: &std::collections::BTreeMap<Request, 
 
 pub(super) fn nodes(api: &Api) -> Nodes {
     let heard = api.agents.heard();
-    let now = clock::now();
+    let now = clock::both().steady;
+    let seen_ago_ms = |at: &Duration| u64::try_from(now.saturating_sub(*at).as_millis()).unwrap_or(u64::MAX);
     let mut nodes: Vec<Node> = api.consensus.read(|state| {
         let agents = state.agents.iter();
-        agents.map(|(id, agent)| node(state, agent, heard.get(id).map(|at| now.since(*at).0))).collect()
+        agents.map(|(id, agent)| node(state, agent, heard.get(id).map(seen_ago_ms))).collect()
     });
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
     Nodes { api_version: ApiVersion, nodes }
