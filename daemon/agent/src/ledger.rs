@@ -25,7 +25,8 @@ pub(crate) enum LedgerError {
     },
     #[error(
         "{path}, line {line}, is damaged in the middle of the ledger. Which tasks were started before cannot be told from it, so \
-         nothing is. To give the node's tasks up and begin anew, stop drover-*.service, move the file away and start the agent"
+         nothing is. To begin anew, move the file away and start the agent: what runs is taken over, and what systemd does not \
+         have any more is told as lost"
     )]
     Damaged {
         path: PathBuf,

@@ -163,8 +163,7 @@ impl Operations {
     fn observe(&self, unit: String) {
         let systemd = self.systemd();
         self.run(self.calls.clone(), async move {
-            let outcome = counted("observe", systemd.observe(&unit).await.map(|unit| unit.map(Box::new)));
-            let outcome = outcome.map_err(|error| trouble(&unit, &error));
+            let outcome = observed(&systemd, &unit).await;
             End::Done(Done::Observed { unit, outcome })
         });
     }
@@ -193,9 +192,15 @@ impl Operations {
         });
     }
 
+    /// Asks systemd once more, and then the journal. While PID 1 reads its units anew it says of each that it is removed and
+    /// afterwards that it is new; with hundreds of units seconds lie between. A question waits until that is over.
     fn investigate(&self, task: TaskId, unit: String, invocation: Option<String>) {
-        let manager = self.manager;
+        let (manager, systemd) = (self.manager, self.systemd());
         self.run(self.questions.clone(), async move {
+            match observed(&systemd, &unit).await {
+                Ok(None) => {}
+                outcome => return End::Done(Done::Observed { unit, outcome }),
+            }
             let name = unit.clone();
             let read = move || journal::evidence(&name, invocation.as_deref(), manager, EVIDENCE_PATIENCE);
             let found = tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
@@ -270,6 +275,12 @@ fn counted<T>(call: &'static str, outcome: Result<T, Error>) -> Result<T, Error>
         metrics::BUS_ERRORS.inc([call]);
     }
     outcome
+}
+
+/// A unit as systemd has it now; `None` if it does not.
+async fn observed(systemd: &Systemd, unit: &str) -> Result<Option<Box<ObservedUnit>>, Trouble> {
+    let outcome = counted("observe", systemd.observe(unit).await.map(|unit| unit.map(Box::new)));
+    outcome.map_err(|error| trouble(unit, &error))
 }
 
 /// What a failed call means for the mind, told to people on the way.

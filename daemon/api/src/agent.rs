@@ -107,19 +107,23 @@ pub struct AssignedTask {
     /// Set when it is to end: why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kill: Option<String>,
+    /// Number of the newest status that the masters have of it. An agent whose ledger is lost counts on from there.
+    #[serde(default)]
+    pub told: u64,
 }
 
 impl From<Assignment> for MasterMessage {
     fn from(assignment: Assignment) -> Self {
         let Assignment { generation, full, tasks, removed } = assignment;
-        let tasks = tasks.into_iter().map(|WantedTask { id, spec, kill }| AssignedTask { id, spec, kill }).collect();
+        let tasks =
+            tasks.into_iter().map(|WantedTask { id, spec, kill, told }| AssignedTask { id, spec, kill, told }).collect();
         MasterMessage::Assign { generation, full, tasks, removed }
     }
 }
 
 impl From<AssignedTask> for WantedTask {
-    fn from(AssignedTask { id, spec, kill }: AssignedTask) -> Self {
-        WantedTask { id, spec, kill }
+    fn from(AssignedTask { id, spec, kill, told }: AssignedTask) -> Self {
+        WantedTask { id, spec, kill, told }
     }
 }
 

@@ -13,6 +13,7 @@
 //! together are refused rather than used.
 
 use std::io;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -224,7 +225,21 @@ pub(crate) fn create(data_dir: &Path, content: &Content<'_>) -> Result<(), Error
         let path = staging.join(name);
         files::write_atomically(&path, text.as_bytes()).map_err(failed("write", &path))?;
     }
+    hand_over(&staging).map_err(failed("hand over", &staging))?;
     std::fs::rename(&staging, &dir).and_then(|()| files::sync_parent(&dir)).map_err(failed("move the new identity to", &dir))
+}
+
+/// Gives a directory and its files to whoever owns the one above. Root writes the identity of a daemon that has a user of its
+/// own: systemd hands a state directory over when it makes it, and not again when a later identity is written into it.
+fn hand_over(dir: &Path) -> io::Result<()> {
+    let above = std::fs::metadata(dir.parent().expect("an identity lies in its role's directory"))?;
+    if above.uid() == std::fs::metadata(dir)?.uid() {
+        return Ok(());
+    }
+    for file in std::fs::read_dir(dir)? {
+        chown(file?.path(), Some(above.uid()), Some(above.gid()))?;
+    }
+    chown(dir, Some(above.uid()), Some(above.gid()))
 }
 
 fn render_identity(identity: &Identity) -> String {

@@ -212,12 +212,23 @@ impl Systemd {
         self.run_job(call, unit, &(unit, "fail", properties, none)).await
     }
 
-    /// Asks systemd to stop a unit and waits until it has.
+    /// Asks systemd to stop a unit and waits until it has. One that an operator froze is thawed first: 252 does that by itself,
+    /// 257 refuses to stop it.
     ///
     /// # Errors
     /// Refused with [`Error::is_no_such_unit`] when it is not there.
     pub async fn stop(&self, unit: &str) -> Result<JobEnd, Error> {
+        let end = self.run_job("StopUnit", unit, &(unit, "replace")).await?;
+        if end == "done" || !self.is_frozen(unit).await? {
+            return Ok(end);
+        }
+        self.manager("ThawUnit", &(unit,)).await?;
         self.run_job("StopUnit", unit, &(unit, "replace")).await
+    }
+
+    async fn is_frozen(&self, unit: &str) -> Result<bool, Error> {
+        let state = self.get("Get FreezerState", &path_of(unit), UNIT, "FreezerState").await?;
+        Ok(String::try_from(state).is_ok_and(|state| state == "frozen"))
     }
 
     /// Lets a failed unit go.

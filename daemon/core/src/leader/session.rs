@@ -202,6 +202,7 @@ impl Session {
             id: task.id.clone(),
             spec: task.spec.clone(),
             kill: task.kill.as_ref().map(|kill| kill.why.clone()),
+            told: task.seq,
         });
         let assignment = Assignment {
             generation: agent.generation,

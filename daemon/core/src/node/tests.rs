@@ -41,7 +41,7 @@ fn settle(node: &mut Node) -> Vec<Effect> {
 }
 
 fn assign(node: &mut Node, generation: u64, tasks: &[&str]) -> Result<(), Ignored> {
-    let wanted = |id: &&str| WantedTask { id: TaskId::new(*id), spec: spec(), kill: None };
+    let wanted = |id: &&str| WantedTask { id: TaskId::new(*id), spec: spec(), kill: None, told: 0 };
     let tasks = tasks.iter().map(wanted).collect();
     node.take_in(Input::Assigned(Assignment { generation, full: true, tasks, removed: vec![] }), at(0))
 }

@@ -25,6 +25,14 @@ pub struct WantedTask {
     pub spec: TaskSpec,
     /// Set when it is to end: why.
     pub kill: Option<String>,
+    /// Number of the newest status that the masters have of it; 0 of a task that no agent has told of. A ledger that is new to
+    /// a task that is not learns from it that there was another before it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub told: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What a leader tells an agent to run.
@@ -304,7 +312,7 @@ impl Ledger {
                 is_wanted: true,
                 phase: Phase::Assigned,
                 status: None,
-                acknowledged: 0,
+                acknowledged: wanted.told,
             });
             task.is_wanted = true;
             // A wish that a task end is never taken back.

@@ -189,6 +189,11 @@ impl Case<'_> {
             actions.extend(self.report(&Verdict::new(TaskState::Killed, Reason::KillRequested, message), None));
         } else if !self.is_busy {
             match self.unit.filter(|unit| unit.is_loaded) {
+                None if self.task.acknowledged > 0 => {
+                    let message =
+                        "it was started before, by the word of a ledger that is lost, and systemd does not have its unit";
+                    actions.extend(self.report(&Verdict::new(TaskState::Lost, Reason::UnitMissing, message), None));
+                }
                 None => self.start("it is assigned to this node", room, actions),
                 Some(unit) if self.is_own(unit) => {
                     let reason = "the leader assigns a task whose unit is here, and the ledger has lost its start";
@@ -353,7 +358,7 @@ impl Case<'_> {
         is_news.then(|| UnitAction::Report {
             status: Box::new(TaskStatus {
                 task: self.id.clone(),
-                seq: last.map_or(1, |last| last.seq + 1),
+                seq: last.map_or(self.task.acknowledged, |last| last.seq) + 1,
                 state: verdict.state,
                 reason: verdict.reason,
                 message: verdict.message.clone(),

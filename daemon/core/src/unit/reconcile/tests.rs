@@ -38,7 +38,7 @@ fn id(name: &str) -> TaskId {
 }
 
 fn wanted(name: &str, kill: Option<&str>) -> WantedTask {
-    WantedTask { id: id(name), spec: spec(), kill: kill.map(str::to_owned) }
+    WantedTask { id: id(name), spec: spec(), kill: kill.map(str::to_owned), told: 0 }
 }
 
 fn assigned(tasks: Vec<WantedTask>) -> Record {
@@ -165,6 +165,21 @@ fn a_restarted_agent_adopts_and_stops_nothing() {
         ..Given::default()
     }
     .check(&["adopt a i1", "report b #1 Running Normal"]);
+}
+
+#[test]
+fn a_new_ledger_takes_over_what_runs_and_starts_nothing_again() {
+    let told = |name| WantedTask { told: 2, ..wanted(name, None) };
+    let records = || vec![assigned(vec![told("a"), told("b"), wanted("c", None)])];
+    Given { records: records(), units: vec![running("a", "i1")], ..Given::default() }.check(&[
+        "adopt a i1",
+        "report b #3 Lost UnitMissing",
+        "start c in drover-apps-web.slice",
+        "report c #1 Starting Normal",
+    ]);
+    let adopted = [records(), vec![started("a", "i1")]].concat();
+    Given { records: adopted, units: vec![failed("a", "i1", 3)], busy: vec!["b", "c"], ..Given::default() }
+        .check(&["report a #3 Failed ExitCode"]);
 }
 
 #[test]
