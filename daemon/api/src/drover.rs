@@ -11,6 +11,7 @@
 //! | `GET  /jobs/{name}`                    | [`JobDetail`]                                                 |
 //! | `POST /jobs/{name}/run` [`RunRequest`] | 201 [`RunStarted`]                                            |
 //! | `GET  /masters`                        | [`Masters`]                                                   |
+//! | `GET  /state`                          | [`HeldState`]: what a master holds, with `?stale` the one asked |
 //! | `POST /masters/{name}/remove`          | 200 [`Masters`], as they are then                             |
 //! | `GET  /why/apps/{id}` `/why/jobs/{name}` `/why/tasks/{id}` | [`Why`]                                   |
 //! | `POST /tokens` [`TokenRequest`]        | 201 [`Token`]                                                 |
@@ -35,8 +36,8 @@ mod task;
 mod why;
 
 pub use cluster::{
-    AgentCounts, AppCounts, AppProgress, Capacity, JobCounts, Leader, Master, MasterRole, Masters, NextRun, Node, NodeRole,
-    NodeState, Nodes, Resources, Status, TaskCounts, Token, TokenRequest, Warning,
+    AgentCounts, AppCounts, AppProgress, Capacity, HeldState, JobCounts, Leader, Master, MasterRole, Masters, NextRun, Node,
+    NodeRole, NodeState, Nodes, Resources, Status, TaskCounts, Token, TokenRequest, Warning,
 };
 pub use event::{Event, EventType};
 pub use job::{Cause, Job, JobDetail, Jobs, Run, RunRequest, RunStarted, RunState};

@@ -34,6 +34,7 @@ class Container(Machine):
         self._nspawn = None
         self._leader = 0
         self._booted = False
+        self._disks: dict[str, Path] = {}
         self._make()
 
     def _make(self) -> None:
@@ -45,6 +46,18 @@ class Container(Machine):
         machine_id = uuid.uuid4().hex
         (self.root / "etc/machine-id").write_text(machine_id + "\n")
 
+    def give_disk(self, path: str, megabytes: int) -> None:
+        """Puts a file system of its own, of this size, at `path` of a node that is not on yet. Like the rest of the
+        node's disk it outlives a crash."""
+        disk = self.home / "disks" / path.strip("/").replace("/", "-")
+        disk.mkdir(parents=True)
+        mount("tmpfs", str(disk), "tmpfs", 0, f"size={megabytes}m,mode=755")
+        self._disks[path] = disk
+
+    def disk_at(self, path: str) -> Path:
+        """Where a disk that was given is to be seen from outside, whether the node is on or off."""
+        return self._disks[path]
+
     # Power.
 
     def start(self, allow_reboot: bool = False) -> None:
@@ -54,11 +67,12 @@ class Container(Machine):
             remove_cgroup(cgroup)
             cgroup.mkdir()
         binaries = [f"--bind-ro={path}:/usr/bin/{path.name}" for path in self.lab.binaries]
+        disks = [f"--bind={disk}:{path}" for path, disk in self._disks.items()]
         argv = [
             "sh", "-ec", ENTER_CGROUPS, "enter", *map(str, self.cgroups), "--",
             "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", f"--directory={self.root}",
             f"--machine={self.name}", f"--hostname={self.name}", f"--network-bridge={self.lab.bridge}",
-            "--console=pipe", "--link-journal=no", "--resolv-conf=off", "--timezone=off", *binaries, "--boot",
+            "--console=pipe", "--link-journal=no", "--resolv-conf=off", "--timezone=off", *binaries, *disks, "--boot",
         ]  # fmt: skip
         with open(self.home / "console", "ab") as console:
             self._nspawn = subprocess.Popen(
@@ -228,7 +242,8 @@ class Container(Machine):
             else:
                 self._nspawn.kill()
             self._nspawn.wait(30)
-        run("umount", "--lazy", str(self.root))
+        for mounted in (self.root, *self._disks.values()):
+            run("umount", "--lazy", str(mounted))
         shutil.rmtree(self.home)
         for cgroup in self.cgroups:
             remove_cgroup(cgroup)

@@ -284,6 +284,23 @@ pub struct Masters {
     pub masters: Vec<Master>,
 }
 
+/// What one master holds. Masters that have applied the same entries hold the same state, so the digests of two masters that
+/// name the same index are equal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldState {
+    /// Always `drover/v1`.
+    pub api_version: ApiVersion,
+    /// Whose state it is.
+    pub master: String,
+    /// Raft term.
+    pub term: u64,
+    /// Index of the last log entry in it.
+    pub applied: u64,
+    /// SHA-256 of the state, in hex.
+    pub digest: String,
+}
+
 /// Body of a request for a join token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

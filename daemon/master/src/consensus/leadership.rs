@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::files::{self, Owner, StoreError};
 use super::network::Network;
 use super::propose::leader_of;
-use super::types::{Fatal, MasterNode, Raft};
+use super::types::{Fatal, LogId, MasterNode, Raft, Vote};
 use super::{Master, Settings};
 
 type ServerMetrics = openraft::metrics::RaftServerMetrics<u64, MasterNode>;
@@ -45,17 +45,51 @@ pub enum ConfirmError {
     NoQuorum,
 }
 
+/// A term in which this master led before it was restarted, and may lead on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Resumed {
+    term: u64,
+    /// The end of its log at the start.
+    last: u64,
+}
+
+impl Resumed {
+    /// What the log of master `id` says of it.
+    pub(super) fn of(vote: Option<Vote>, last: Option<LogId>, id: u64) -> Option<Self> {
+        let vote = vote.filter(|vote| vote.committed && vote.leader_id.node_id == id)?;
+        Some(Self { term: vote.leader_id.term, last: last?.index })
+    }
+}
+
+/// Makes sure that this master leads and has applied everything that was acknowledged, by openraft's means and one more.
+///
+/// A leader that restarts within its term is the leader at once. openraft 0.9 then asks it to have applied the first entry
+/// of the term only, because it does not know yet that later ones were committed, and acknowledged. All of them were in its
+/// log when it started.
+async fn ensure_linearizable(
+    raft: &Raft,
+    resumed: Option<Resumed>,
+) -> Result<Option<u64>, RaftError<u64, CheckIsLeaderError<u64, MasterNode>>> {
+    let read = raft.ensure_linearizable().await?.map(|read| read.index);
+    let term = raft.metrics().borrow().current_term;
+    let Some(resumed) = resumed.filter(|resumed| resumed.term == term) else { return Ok(read) };
+    let applied = raft.wait(None).applied_index_at_least(Some(resumed.last), "what was acknowledged before the restart").await;
+    applied.map_err(|_| RaftError::Fatal(Fatal::Stopped))?;
+    Ok(read.max(Some(resumed.last)))
+}
+
 /// Starts the task that watches who leads.
 pub(super) fn watch(
     raft: &Raft,
     network: &Network,
     settings: &Settings,
+    resumed: Option<Resumed>,
     joined: JoinedMark,
     tracker: &TaskTracker,
     stop: CancellationToken,
 ) -> watch::Receiver<Leadership> {
     let (tell, told) = watch::channel(Leadership::default());
-    let watcher = Watcher { raft: raft.clone(), network: network.clone(), settings: *settings, tell };
+    let watcher = Watcher { raft: raft.clone(), network: network.clone(), settings: *settings, resumed, tell };
     tracker.spawn(watch_membership(raft.clone(), network.clone(), joined, stop.clone()));
     tracker.spawn(async move {
         tokio::select! {
@@ -80,6 +114,7 @@ struct Watcher {
     raft: Raft,
     network: Network,
     settings: Settings,
+    resumed: Option<Resumed>,
     tell: watch::Sender<Leadership>,
 }
 
@@ -126,7 +161,7 @@ impl Watcher {
 
     /// Waits until a majority agrees and everything it acknowledged is applied here. If it does not, a little later.
     async fn confirm(&self) -> bool {
-        if self.raft.ensure_linearizable().await.is_ok() {
+        if ensure_linearizable(&self.raft, self.resumed).await.is_ok() {
             return true;
         }
         tokio::time::sleep(self.settings.heartbeat_interval).await;
@@ -259,7 +294,13 @@ pub(super) struct Confirmer {
 }
 
 impl Confirmer {
-    pub(super) fn start(raft: Raft, patience: Duration, tracker: &TaskTracker, stop: CancellationToken) -> Self {
+    pub(super) fn start(
+        raft: Raft,
+        resumed: Option<Resumed>,
+        patience: Duration,
+        tracker: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
         let (queue, mut waiting) = mpsc::channel(WAITING_MAX);
         tracker.spawn(async move {
             let mut callers: Vec<oneshot::Sender<Result<u64, ConfirmError>>> = Vec::new();
@@ -269,7 +310,7 @@ impl Confirmer {
                     count = waiting.recv_many(&mut callers, WAITING_MAX) => if count == 0 { return },
                     () = stop.cancelled() => return,
                 }
-                let result = confirm(&raft, patience).await;
+                let result = confirm(&raft, resumed, patience).await;
                 for caller in callers.drain(..) {
                     // A caller that is gone does not want to know.
                     caller.send(result.clone()).ok();
@@ -286,9 +327,9 @@ impl Confirmer {
     }
 }
 
-async fn confirm(raft: &Raft, patience: Duration) -> Result<u64, ConfirmError> {
-    match tokio::time::timeout(patience, raft.ensure_linearizable()).await {
-        Ok(Ok(read)) => Ok(read.map_or(0, |read| read.index)),
+async fn confirm(raft: &Raft, resumed: Option<Resumed>, patience: Duration) -> Result<u64, ConfirmError> {
+    match tokio::time::timeout(patience, ensure_linearizable(raft, resumed)).await {
+        Ok(Ok(read)) => Ok(read.unwrap_or(0)),
         Ok(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward)))) => {
             Err(ConfirmError::NotLeader { leader: leader_of(forward) })
         }

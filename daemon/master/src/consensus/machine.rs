@@ -26,13 +26,19 @@ type Snapshot = openraft::Snapshot<Types>;
 pub(super) struct Shared {
     state: RwLock<ClusterState>,
     pub(super) events: EventLog,
-    /// The index of the last entry applied.
+    /// The index of the last entry applied. Moves only while the state is locked, so whoever looks at both sees what fits.
     pub(super) applied: watch::Sender<u64>,
 }
 
 impl Shared {
     pub(super) fn read(&self) -> RwLockReadGuard<'_, ClusterState> {
         self.state.read().expect("apply is total: it does not panic")
+    }
+
+    /// The state, and the index of the last entry in it.
+    pub(super) fn copy(&self) -> (u64, ClusterState) {
+        let state = self.read();
+        (*self.applied.borrow(), state.clone())
     }
 }
 
@@ -60,16 +66,22 @@ impl Machine {
     fn apply_entry(&mut self, entry: Entry) -> Result<Outcome, StorageError> {
         let index = entry.log_id.index;
         let outcome = match entry.payload {
-            EntryPayload::Blank => Outcome::default(),
+            EntryPayload::Blank => self.pass(index),
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(entry.log_id), membership);
-                Outcome::default()
+                self.pass(index)
             }
             EntryPayload::Normal(proposal) => self.apply_proposal(entry.log_id, &proposal)?,
         };
         self.applied = Some(entry.log_id);
-        self.shared.applied.send_replace(index);
         Ok(outcome)
+    }
+
+    /// An entry that does nothing to the state.
+    fn pass(&self, index: u64) -> Outcome {
+        let _state = self.shared.state.write().expect("apply is total: it does not panic");
+        self.shared.applied.send_replace(index);
+        Outcome::default()
     }
 
     fn apply_proposal(&mut self, log_id: LogId, proposal: &Proposal) -> Result<Outcome, StorageError> {
@@ -88,8 +100,9 @@ impl Machine {
             events.extend(applied.events);
             results.push(applied.result);
         }
-        drop(state);
         self.shared.events.publish(log_id.index, events);
+        self.shared.applied.send_replace(log_id.index);
+        drop(state);
         Ok(Outcome { results })
     }
 }
@@ -151,9 +164,10 @@ impl RaftStateMachine<Types> for Machine {
             return Err(StorageIOError::write_snapshot(Some(meta.signature()), &why).into());
         }
         let index = found.last_log_id.map_or(0, |last| last.index);
-        *self.shared.state.write().expect("apply is total: it does not panic") = state;
         self.applied = found.last_log_id;
         self.membership = found.last_membership;
+        let mut held = self.shared.state.write().expect("apply is total: it does not panic");
+        *held = state;
         self.shared.events.skip_to(index);
         self.shared.applied.send_replace(index);
         Ok(())

@@ -60,13 +60,14 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use openraft::error::InitializeError;
 use openraft::error::RaftError;
+use openraft::storage::RaftLogStorage;
 use openraft::{Config, SnapshotPolicy};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use files::Owner;
-use leadership::{Confirmer, JoinedMark};
+use leadership::{Confirmer, JoinedMark, Resumed};
 use machine::Machine;
 use network::Network;
 use propose::Proposer;
@@ -207,8 +208,14 @@ impl Consensus {
             let snapshots = SnapshotDir::open(&opening_snapshot, owner.cluster)?;
             Ok((log::open(&opening_log, owner, lock, wal::SEGMENT_BYTES)?, snapshots))
         });
-        let ((log, log_closed), (snapshots, newest)) = opened.await.map_err(|error| StartError::Core(Box::new(error)))??;
+        let ((mut log, log_closed), (snapshots, newest)) =
+            opened.await.map_err(|error| StartError::Core(Box::new(error)))??;
         let (machine, shared) = Machine::new(snapshots, newest, settings.events_buffered);
+        let resumed = Resumed::of(
+            log.read_vote().await.map_err(|error| StartError::Core(Box::new(error)))?,
+            log.get_log_state().await.map_err(|error| StartError::Core(Box::new(error)))?.last_log_id,
+            id,
+        );
         let network = Network::new(id, credentials.clone());
         let raft = Raft::new(id, Arc::new(config), network.clone(), log, machine)
             .await
@@ -220,8 +227,9 @@ impl Consensus {
         let stop = CancellationToken::new();
         let tracker = TaskTracker::new();
         let proposer = Proposer::start(raft.clone(), settings.proposal_bytes, &tracker, stop.clone());
-        let confirmer = Confirmer::start(raft.clone(), settings.election_timeout * 2, &tracker, stop.clone());
-        let leadership = leadership::watch(&raft, &network, &settings, JoinedMark::new(dir, owner), &tracker, stop.clone());
+        let confirmer = Confirmer::start(raft.clone(), resumed, settings.election_timeout * 2, &tracker, stop.clone());
+        let joined = JoinedMark::new(dir, owner);
+        let leadership = leadership::watch(&raft, &network, &settings, resumed, joined, &tracker, stop.clone());
         let fatal = leadership::watch_fatal(&raft, &tracker, stop.clone());
         leadership::warn_if_removed(network.removed(), &tracker, stop.clone());
         let inner = Inner {
@@ -261,6 +269,11 @@ impl Consensus {
     /// Looks at the state as this master knows it. `apply` waits meanwhile: look, do not linger.
     pub fn read<T>(&self, look: impl FnOnce(&ClusterState) -> T) -> T {
         look(&self.inner.shared.read())
+    }
+
+    /// A copy of the state as this master knows it, with the index of the last entry in it.
+    pub fn copy(&self) -> (u64, ClusterState) {
+        self.inner.shared.copy()
     }
 
     /// What happens, for those who follow.

@@ -53,6 +53,28 @@ async fn writes_survive_the_loss_of_the_leader_and_of_everybody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_restarts_within_its_term_knows_what_it_acknowledged() {
+    // Long enough that nobody stands for election meanwhile.
+    let settings = Settings { election_timeout: SETTINGS.election_timeout * 20, ..SETTINGS };
+    let mut machines = three(settings).await;
+    let leading = leader(&machines).await;
+    let term = machines[leading].consensus().numbers().term;
+    let mut index = 0;
+    for at in 0..50 {
+        index = machines[leading].consensus().propose(weight(at)).await.unwrap();
+    }
+    machines[leading].stop().await;
+    machines[leading].start().await.unwrap();
+    machines[leading].leads().await;
+    let consensus = machines[leading].consensus();
+    let known = *consensus.applied().borrow();
+    assert_eq!(consensus.numbers().term, term, "nobody else was elected, or this shows nothing");
+    assert!(known >= index, "it leads, knows entries up to {known}, and acknowledged {index}");
+    let confirmed = consensus.confirm_leadership().await.unwrap();
+    assert!(confirmed >= index, "confirmed up to {confirmed}, acknowledged up to {index}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_follower_says_who_leads_and_a_minority_decides_nothing() {
     let mut machines = three(SETTINGS).await;
     let leading = leader(&machines).await;

@@ -39,9 +39,19 @@ const ATTEMPTS: usize = 10;
 pub(super) async fn handle(api: &Arc<Api>, head: &Parts, body: Bytes) -> Response<Body> {
     let ask = Ask::new(&head.method, head.uri.path(), query(head), &body);
     let server = Server { leader: leader(api), jobs_max: api.config.limits.jobs };
+    let mut is_confirmed = super::is_read(&head.method);
     for _ in 0..ATTEMPTS {
         let now = clock::now();
-        let (commands, answer) = match api.consensus.read(|state| decide(&ask, state, &server, now)) {
+        let mut step = api.consensus.read(|state| decide(&ask, state, &server, now));
+        if !is_confirmed && !matches!(step, Ok(Step::Propose(..))) {
+            // An answer that proposes nothing is a read, whatever was asked for, and has to be as fresh as one.
+            if api.consensus.confirm_leadership().await.is_err() {
+                return super::no_leader(super::Dialect::Chronos);
+            }
+            is_confirmed = true;
+            step = api.consensus.read(|state| decide(&ask, state, &server, now));
+        }
+        let (commands, answer) = match step {
             Err(error) => return refuse(&error),
             Ok(Step::Answer(answer)) => return answer.into_response(),
             Ok(Step::Propose(commands, answer)) => (commands, answer),

@@ -9,7 +9,9 @@ use crate::clock;
 use crate::consensus::ProposeError;
 use crate::metrics;
 use bytes::Bytes;
-use drover_api::drover::{self as api, ApiVersion, Fault, Masters, PROBLEM_JSON, Problem, Stopped, Token, TokenRequest, code};
+use drover_api::drover::{
+    self as api, ApiVersion, Fault, HeldState, Masters, PROBLEM_JSON, Problem, Stopped, Token, TokenRequest, code,
+};
 use drover_core::ids::{JobName, TaskId};
 use drover_core::state::{Command, JoinToken, NodeRole, Refusal};
 use drover_core::time::Millis;
@@ -113,6 +115,7 @@ async fn route(api: &Arc<Api>, head: &Parts, body: Bytes) -> Result<Response<Bod
         (&Method::GET, ["jobs", name]) => ok(&views::job(api, name)?),
         (&Method::POST, ["jobs", name, "run"]) => run_job(api, name, &body).await,
         (&Method::GET, ["masters"]) => ok(&views::masters(api)),
+        (&Method::GET, ["state"]) => ok(&state(api).await),
         (&Method::POST, ["masters", name, "remove"]) => remove_master(api, name).await,
         (&Method::GET, ["why", "apps", id @ ..]) => ok(&why::app(api, &format!("/{}", id.join("/")))?),
         (&Method::GET, ["why", "jobs", name]) => ok(&why::job(api, name)?),
@@ -136,6 +139,17 @@ mod erased {
             json(status, self)
         }
     }
+}
+
+/// What this master holds. Hashing a large state takes a moment, and nobody waits for it.
+async fn state(api: &Arc<Api>) -> HeldState {
+    let (applied, state) = api.consensus.copy();
+    let digest = tokio::task::spawn_blocking(move || {
+        drover_pki::sha256_hex(&serde_json::to_vec(&state).expect("the state is plain data"))
+    });
+    let digest = digest.await.expect("hashing does not panic");
+    let term = api.consensus.leadership().borrow().term;
+    HeldState { api_version: ApiVersion, master: api.consensus.me().name.clone(), term, applied, digest }
 }
 
 async fn stop_task(api: &Arc<Api>, id: &str) -> Result<Response<Body>, Refused> {

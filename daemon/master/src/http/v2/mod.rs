@@ -47,9 +47,18 @@ pub(crate) async fn handle(api: &Arc<Api>, head: &Parts, body: Bytes) -> Respons
     let server = server(api);
     let is_read = matches!(head.method, Method::GET | Method::HEAD);
     let _writing = if is_read { None } else { Some(api.app_writes.lock().await) };
+    let mut is_confirmed = is_read;
     for _ in 0..ATTEMPTS {
         let new_id = DeploymentId::new(clock::new_id());
-        let step = decide(api, &ask, &server, new_id);
+        let mut step = decide(api, &ask, &server, new_id.clone());
+        if !is_confirmed && !matches!(step, Ok(Step::Propose { .. })) {
+            // An answer that proposes nothing is a read, whatever was asked for, and has to be as fresh as one.
+            if api.consensus.confirm_leadership().await.is_err() {
+                return super::no_leader(super::Dialect::Marathon);
+            }
+            is_confirmed = true;
+            step = decide(api, &ask, &server, new_id);
+        }
         let (commands, answer) = match step {
             Err(error) => return Answer::error(&error).into_response(&server),
             Ok(Step::Answer(answer)) => return answer.into_response(&server),
