@@ -249,6 +249,9 @@ impl World {
         if let Some(job) = state.jobs.keys().next() {
             return Some(format!("job {job} is there"));
         }
+        if let Some(task) = state.tasks.values().find(|task| !task.is_running()) {
+            return Some(format!("{} is {:?}", task.id, task.state));
+        }
         let stays_up = |id: &TaskId| state.tasks.get(id).is_some_and(drover_core::task::Task::is_running);
         for machine in &self.agents {
             let ledger = machine.proc.as_ref().expect("it is healed").node.ledger();
