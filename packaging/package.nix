@@ -23,6 +23,9 @@ rustPlatform.buildRustPackage {
       (root + "/Cargo.lock")
       (root + "/cli")
       (root + "/daemon")
+      # Not built, but a member of the workspace.
+      (root + "/benches/load/Cargo.toml")
+      (root + "/benches/load/src")
       (root + "/units")
     ];
   };

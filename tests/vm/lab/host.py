@@ -15,6 +15,8 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[3]
 CACHE = Path(os.environ.get("DROVER_LAB_CACHE", "/var/cache/drover-lab"))
+# How cargo builds what the nodes run: with every check compiled in, unless speed is what is looked at.
+PROFILE = os.environ.get("DROVER_LAB_PROFILE", "lab")
 
 # program -> Debian package; a program already there is taken whatever it came from.
 CONTAINER_TOOLS = {
@@ -122,7 +124,7 @@ def _read(path: str) -> bytes | None:
 
 def binaries() -> tuple[Path, Path]:
     """droverd and drover as the nodes get them."""
-    target = Path(os.environ.get("CARGO_TARGET_DIR", REPO / "target")) / "lab"
+    target = Path(os.environ.get("CARGO_TARGET_DIR", REPO / "target")) / PROFILE
     return target / "droverd", target / "drover"
 
 
@@ -134,16 +136,16 @@ def stripped(binary: Path) -> Path:
     return small
 
 
-def build_drover() -> None:
-    """Brings both binaries up to date; cargo itself knows whether there is anything to do."""
+def build_drover(*more: str) -> None:
+    """Brings both binaries, and what else cargo is told, up to date; cargo itself knows whether there is anything to do."""
     require_tools(BUILD_TOOLS)
     if subprocess.run(["pkg-config", "--exists", "libsystemd"]).returncode != 0:
         install_packages(["libsystemd-dev"])
     if not shutil.which("cargo"):
         raise LabError("cargo is missing: install Rust 1.95 or newer (https://rustup.rs), or put cargo on the PATH")
     started = time.monotonic()
-    say("  … building droverd and drover (cargo, profile lab)")
-    argv = ["cargo", "build", "--profile", "lab", "-p", "droverd", "-p", "drover"]
+    say(f"  … building droverd and drover (cargo, profile {PROFILE})")
+    argv = ["cargo", "build", "--profile", PROFILE, "-p", "droverd", "-p", "drover", *more]
     if not sys.stderr.isatty():
         argv.insert(2, "--quiet")
     if subprocess.run(argv, cwd=REPO).returncode != 0:

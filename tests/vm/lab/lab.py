@@ -1,6 +1,5 @@
 """A lab: a bridge, names and addresses, and the nodes on it. Made inside an enclosure."""
 
-import os
 from pathlib import Path
 
 from . import host
@@ -16,8 +15,9 @@ OWN_ADDRESS = f"{NETWORK}.254"
 
 
 class Lab:
-    def __init__(self, enclosure: Enclosure, base: Path, log, output: Path):
-        """`base` is the cached root the nodes stand on, `output` where copies from nodes go."""
+    def __init__(self, enclosure: Enclosure, base: Path, log, output: Path, in_memory: bool = True):
+        """`base` is the cached root the nodes stand on, `output` where copies from nodes go. Nodes' disks are memory of
+        this mount namespace unless it matters what a disk takes: they outlive a node's crash and end with the lab."""
         self.enclosure = enclosure
         self.base = base
         self.output = output
@@ -27,10 +27,10 @@ class Lab:
         self.nodes_directory = enclosure.directory / "nodes"
         self._log = log
         self._emulator: Emulator | None = None
-        # Nodes' disks are memory of this mount namespace: they outlive a node's crash and end with the lab.
-        self.nodes_directory.mkdir(exist_ok=True)
-        if not os.path.ismount(self.nodes_directory):
-            mount("tmpfs", str(self.nodes_directory), "tmpfs", 0, "size=75%,mode=755")
+        if not self.nodes_directory.exists():
+            self.nodes_directory.mkdir()
+            if in_memory:
+                mount("tmpfs", str(self.nodes_directory), "tmpfs", 0, "size=75%,mode=755")
             self._make_network()
 
     @property

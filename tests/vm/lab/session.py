@@ -21,8 +21,8 @@ VERBS = ("start", "crash", "shutdown", "reboot", "block", "unblock")
 
 
 class Session:
-    def __init__(self, enclosure: Enclosure, systemd: str, masters: int, agents: int, log):
-        self.lab = Lab(enclosure, roots.node_root(systemd), log, Path("/nonexistent"))
+    def __init__(self, enclosure: Enclosure, systemd: str, masters: int, agents: int, log, in_memory: bool = True):
+        self.lab = Lab(enclosure, roots.node_root(systemd), log, Path("/nonexistent"), in_memory)
         self.machines = self.lab.make_nodes(masters + agents, Container)
         shape = scenarios.Scenario(Path("try"), masters, agents, vm=False)
         # The words of the scenarios, as plain functions.
