@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn writes_carry_what_they_say() {
         assert_eq!(job(7, 123).len(), WRITE_BYTES);
-        serde_json::from_slice::<serde_json::Value>(&job(255, u64::MAX)).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&job(255, u64::MAX)).expect("a job is JSON");
         let message = put(7, 123);
         // Field 1 with the key, field 2 with the value and a length of two bytes.
         assert_eq!(message[..7], [0, 0, 0, 1, 5, 0x0a, 16]);
