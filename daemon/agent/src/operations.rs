@@ -193,12 +193,12 @@ impl Operations {
     }
 
     /// Asks systemd once more, and then the journal. While PID 1 reads its units anew it says of each that it is removed and
-    /// afterwards that it is new; with hundreds of units seconds lie between. A question waits until that is over.
+    /// afterwards that it is new; with hundreds of units seconds lie between. Its answer waits until that is over.
     fn investigate(&self, task: TaskId, unit: String, invocation: Option<String>) {
         let (manager, systemd) = (self.manager, self.systemd());
         self.run(self.questions.clone(), async move {
             match observed(&systemd, &unit).await {
-                Ok(None) => {}
+                Ok(seen) if !seen.as_ref().is_some_and(|seen| seen.is_start(invocation.as_deref())) => {}
                 outcome => return End::Done(Done::Observed { unit, outcome }),
             }
             let name = unit.clone();

@@ -216,7 +216,8 @@ pub enum Effect {
     },
     /// List all units.
     List,
-    /// Ask the journal how a vanished unit ended.
+    /// Look once more, and ask the journal how the unit ended if systemd does not have this start of it
+    /// ([`ObservedUnit::is_start`]).
     Investigate {
         /// The task.
         task: TaskId,

@@ -492,9 +492,14 @@ impl World {
         match effect {
             Effect::Investigate { task, unit, invocation, .. } => {
                 let is_away = machine.journal_away_until > self.now;
-                let evidence = (!is_away).then(|| machine.systemd.evidence(&unit, invocation.as_deref()));
-                self.coverage.investigations += 1;
-                let done = Done::Investigated { task, unit, evidence };
+                let done = match machine.systemd.seen(&unit).filter(|seen| seen.is_start(invocation.as_deref())) {
+                    Some(seen) => Done::Observed { unit, outcome: Ok(Some(seen)) },
+                    None => {
+                        self.coverage.investigations += 1;
+                        let evidence = (!is_away).then(|| machine.systemd.evidence(&unit, invocation.as_deref()));
+                        Done::Investigated { task, unit, evidence }
+                    }
+                };
                 self.after(journal, Event::Ended { agent: number, life, call, done });
             }
             effect => {

@@ -151,11 +151,8 @@ impl Systemd {
                 told.answers.push((call, Done::Stopped { unit, outcome }));
             }
             Effect::Observe { unit } => {
-                let seen = self.units.get(&unit).map(|known| {
-                    let usage = Some(Usage { cpu_nanos: Some(1), mem_peak_bytes: None });
-                    Box::new(ObservedUnit { usage, ..known.seen.clone() })
-                });
-                told.answers.push((call, Done::Observed { unit, outcome: Ok(seen) }));
+                let outcome = Ok(self.seen(&unit));
+                told.answers.push((call, Done::Observed { unit, outcome }));
             }
             Effect::Account { unit } => {
                 let usage = Usage { cpu_nanos: self.units.contains_key(&unit).then_some(1), mem_peak_bytes: None };
@@ -173,6 +170,12 @@ impl Systemd {
             Effect::Connect | Effect::Investigate { .. } => unreachable!("answered without a call"),
         }
         told
+    }
+
+    /// A unit as a look at it shows it.
+    pub(crate) fn seen(&self, unit: &str) -> Option<Box<ObservedUnit>> {
+        let usage = Some(Usage { cpu_nanos: Some(1), mem_peak_bytes: None });
+        self.units.get(unit).map(|known| Box::new(ObservedUnit { usage, ..known.seen.clone() }))
     }
 
     fn start(&mut self, call: CallId, task: TaskId, plan: UnitPlan, dice: u64, told: &mut Told) {

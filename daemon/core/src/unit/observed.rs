@@ -78,6 +78,12 @@ impl ObservedUnit {
             ActiveState::Reloading | ActiveState::Activating | ActiveState::Deactivating => false,
         }
     }
+
+    /// Whether systemd has it as it was started with this invocation, or at all when none is on record. One that was
+    /// restarted by hand is another start: how this one ended, only the journal tells.
+    pub fn is_start(&self, invocation: Option<&str>) -> bool {
+        self.is_loaded && invocation.is_none_or(|invocation| self.invocation.as_deref() == Some(invocation))
+    }
 }
 
 /// What changed of a unit; what is `None` did not.
@@ -181,6 +187,14 @@ pub enum Evidence {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_restart_by_hand_is_another_start() {
+        let unit = ObservedUnit { is_loaded: true, invocation: Some("i2".into()), ..ObservedUnit::default() };
+        assert!(unit.is_start(Some("i2")) && unit.is_start(None));
+        assert!(!unit.is_start(Some("i1")), "a question about the first would never be answered");
+        assert!(!ObservedUnit { is_loaded: false, ..unit }.is_start(Some("i2")));
+    }
 
     #[test]
     fn a_collected_unit_keeps_its_invocation() {
