@@ -96,7 +96,8 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// The ids of whose task it is, under the names that masters use: app, job, run.
+/// The ids of whose task it is, as masters name them in their journals: `app_id`, `job_id`, `run_id`. Not `job` and
+/// `run`: fields of these names are on what the run itself writes, and ask for that.
 pub(crate) fn ids_of(owner: Option<&Owner>) -> (Option<&str>, Option<&str>, Option<&str>) {
     match owner {
         Some(Owner::App { app, .. }) => (Some(app.as_str()), None, None),

@@ -84,8 +84,8 @@ impl Operations {
         match effect {
             Effect::Connect => self.connect(),
             Effect::Start { task, plan, reason } => {
-                let (app_id, job, run) = crate::ids_of(ledger.tasks.get(&task).map(|known| &known.spec.owner));
-                info!(task_id = %task, app_id, job, run, unit = plan.name, slice = plan.slice, "starting {task}: {reason}");
+                let (app_id, job_id, run_id) = crate::ids_of(ledger.tasks.get(&task).map(|known| &known.spec.owner));
+                info!(task_id = %task, app_id, job_id, run_id, unit = plan.name, slice = plan.slice, "starting {task}: {reason}");
                 if !plan.unenforced.is_empty() {
                     debug!(task_id = %task, "the kernel here does not enforce its limits on {}", plan.unenforced.join(", "));
                 }

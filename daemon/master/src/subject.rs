@@ -14,8 +14,8 @@ pub(crate) struct Subject {
     task_id: Option<String>,
     agent_id: Option<String>,
     app_id: Option<String>,
-    job: Option<String>,
-    run: Option<String>,
+    job_id: Option<String>,
+    run_id: Option<String>,
     deployment_id: Option<String>,
 }
 
@@ -49,15 +49,17 @@ impl Subject {
                 subject.deployment_id = Some(id.to_string());
             }
             Command::ResetFailures { app, .. } => subject.app_id = Some(app.to_string()),
-            Command::PutJob { job, .. } => subject.job = Some(job.name.to_string()),
-            Command::RemoveJob { name, .. } | Command::MarkJobSuccess { job: name, .. } => subject.job = Some(name.to_string()),
+            Command::PutJob { job, .. } => subject.job_id = Some(job.name.to_string()),
+            Command::RemoveJob { name, .. } | Command::MarkJobSuccess { job: name, .. } => {
+                subject.job_id = Some(name.to_string())
+            }
             Command::StartRun { run, .. } => {
-                subject.job = Some(run.job.to_string());
-                subject.run = Some(run.id.to_string());
+                subject.job_id = Some(run.job.to_string());
+                subject.run_id = Some(run.id.to_string());
             }
             Command::RetryRun { run, .. } | Command::FinishRun { run, .. } => {
-                subject.job = state.runs.get(run).map(|run| run.job.to_string());
-                subject.run = Some(run.to_string());
+                subject.job_id = state.runs.get(run).map(|run| run.job.to_string());
+                subject.run_id = Some(run.to_string());
             }
             Command::AdmitAgent { .. }
             | Command::SetRoleWeight { .. }
@@ -77,28 +79,28 @@ impl Subject {
                 self.app_id = Some(app.to_string());
             }
             Owner::Run { job, run, .. } => {
-                self.job = Some(job.to_string());
-                self.run = Some(run.to_string());
+                self.job_id = Some(job.to_string());
+                self.run_id = Some(run.to_string());
             }
         }
     }
 
     /// It is to be proposed.
     pub(crate) fn tell_proposed(&self) {
-        let Self { line, task_id, agent_id, app_id, job, run, deployment_id } = self;
-        debug!(task_id, agent_id, app_id, job, run, deployment_id, "proposing: {line}");
+        let Self { line, task_id, agent_id, app_id, job_id, run_id, deployment_id } = self;
+        debug!(task_id, agent_id, app_id, job_id, run_id, deployment_id, "proposing: {line}");
     }
 
     /// It is on record.
     pub(crate) fn tell_applied(&self, index: u64) {
-        let Self { line, task_id, agent_id, app_id, job, run, deployment_id } = self;
-        info!(index, task_id, agent_id, app_id, job, run, deployment_id, "{line}");
+        let Self { line, task_id, agent_id, app_id, job_id, run_id, deployment_id } = self;
+        info!(index, task_id, agent_id, app_id, job_id, run_id, deployment_id, "{line}");
     }
 
     /// It was not honoured.
     pub(crate) fn tell_refused(&self, error: &dyn std::error::Error) {
-        let Self { line, task_id, agent_id, app_id, job, run, deployment_id } = self;
-        debug!(%error, task_id, agent_id, app_id, job, run, deployment_id, "not done: {line}");
+        let Self { line, task_id, agent_id, app_id, job_id, run_id, deployment_id } = self;
+        debug!(%error, task_id, agent_id, app_id, job_id, run_id, deployment_id, "not done: {line}");
     }
 }
 
