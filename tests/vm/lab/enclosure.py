@@ -49,6 +49,11 @@ def mount(source: str, target: str, kind: str | None, flags: int = 0, options: s
     _check(_libc.mount(*encoded, ctypes.c_ulong(flags), options.encode()), f"mount {kind or ''} on {target}")
 
 
+def end_with_parent() -> None:
+    """Has this process asked to end when the one that made it is gone, whatever ended that."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def cgroup_roots() -> list[Path]:
     """The mounted cgroup hierarchies systemd wants: version 2, and name=systemd where version 1 is mounted too."""
     roots = []
