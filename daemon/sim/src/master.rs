@@ -5,6 +5,7 @@ use crate::client::Answered;
 use crate::dice::Dice;
 use crate::plan::{Ms, Place};
 use crate::raft::{Entry, Image, Message, Raft, Snapshot};
+use crate::truth::what_does_not_run_has_a_reason;
 use crate::world::{AGENT_TIMEOUT, DialAnswer, Event, Item, Way, World, note};
 use crate::{Mutant, client};
 use drover_core::ids::AgentId;
@@ -451,10 +452,12 @@ impl World {
         };
         self.coverage.decisions += 1;
         let mut round = leading.decide(&proc.state, proc.heard.clone(), now, &mut new_id);
+        let verdict = what_does_not_run_has_a_reason(&proc.state, &round.decision);
         let commands = round.take_commands();
         if commands.is_empty() {
             let Next::Rest(rest) = round.concluded(0, now) else { unreachable!("nothing was honoured") };
             proc.phase = Phase::Resting { leading, until: self.now + millis(rest), seen };
+            self.judge(verdict);
             return true;
         }
         if self.trace.is_some() {
@@ -463,6 +466,7 @@ impl World {
         }
         let proc = self.masters[number].proc.as_mut().expect("it was just there");
         proc.phase = Phase::Proposing { leading, round, seen };
+        self.judge(verdict);
         self.propose(number, commands, Waiter::Leader);
         true
     }

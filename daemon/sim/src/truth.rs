@@ -2,8 +2,9 @@
 //! stop of a unit. Each invariant is a small function here, named as what must hold.
 
 use drover_core::agent::Agent;
-use drover_core::ids::{AgentId, JobName, TaskId};
+use drover_core::ids::{AgentId, AppId, JobName, TaskId};
 use drover_core::job::{Cause, Trigger};
+use drover_core::leader::{Decision, Request};
 use drover_core::resources::Scalars;
 use drover_core::state::{Applied, ClusterState, Command};
 use drover_core::time::{Millis, Timestamp};
@@ -15,6 +16,9 @@ use crate::raft::Entry;
 
 /// Whole states of masters are compared with the true one at every so many entries.
 const COMPARED_EVERY: u64 = 8;
+
+/// What a refusal left of the state is looked at for so many commands.
+const REFUSALS_JUDGED_EVERY: u64 = 4;
 
 /// An invariant broken: its name, and what was seen.
 pub(crate) type Broken = (&'static str, String);
@@ -38,6 +42,7 @@ pub(crate) struct Truth {
     /// Generation each agent has on disk.
     generations: BTreeMap<AgentId, u64>,
     pub(crate) slots_begun: u64,
+    commands: u64,
 }
 
 impl Truth {
@@ -100,7 +105,13 @@ impl Truth {
         };
         let before: BTreeSet<TaskId> =
             if may_end_tasks(command) { self.state.tasks.keys().cloned().collect() } else { BTreeSet::new() };
+        self.commands += 1;
+        let is_judged = self.commands.is_multiple_of(REFUSALS_JUDGED_EVERY);
+        let untouched = is_judged.then(|| self.state.clone());
         let applied = self.state.apply(command);
+        if let (Err(refusal), Some(untouched)) = (&applied.result, untouched) {
+            a_refused_command_changes_nothing(&untouched, &self.state, &applied, &refusal.to_string())?;
+        }
         self.ending.extend(before.into_iter().filter(|id| !self.state.tasks.contains_key(id)));
         if applied.result.is_err() {
             return Ok(applied);
@@ -223,6 +234,51 @@ pub(crate) fn resources_are_never_over_committed(state: &ClusterState, agent: &A
         return Err(("a port is held once", format!("on {agent}: {ports:?}")));
     }
     Ok(())
+}
+
+fn a_refused_command_changes_nothing(
+    before: &ClusterState,
+    after: &ClusterState,
+    applied: &Applied,
+    refusal: &str,
+) -> Result<(), Broken> {
+    if before != after || !applied.events.is_empty() {
+        return Err(("a refused command changes nothing", refusal.to_owned()));
+    }
+    Ok(())
+}
+
+/// An app that lacks instances, with nothing launched for it and no deployment to wait for, waits for a time that is told, or has
+/// a reason against each agent. So has everything else that waits.
+pub(crate) fn what_does_not_run_has_a_reason(state: &ClusterState, decision: &Decision) -> Result<(), Broken> {
+    const NAME: &str = "what does not run has a reason on each node";
+    let launches = decision.commands.iter().filter_map(|command| match command {
+        Command::LaunchTask { launch, .. } => Some(launch.task.as_str()),
+        _ => None,
+    });
+    let launched: BTreeSet<&str> = launches.collect();
+    for (id, record) in &state.apps {
+        let is_lacking = (state.tasks_of_app(id).count() as u64) < u64::from(record.app.instances);
+        let is_excused = state.deployments_of(id).next().is_some() || launched.iter().any(|task| is_instance(id, task));
+        if is_lacking && !is_excused && !decision.waiting.contains_key(&Request::App(id.clone())) {
+            return Err((NAME, format!("{id} lacks instances, and nobody says why")));
+        }
+    }
+    for (request, waiting) in &decision.waiting {
+        if waiting.delayed_until.is_some() || waiting.behind {
+            continue;
+        }
+        for agent in state.agents.keys() {
+            if launched.is_empty() && waiting.agents.get(agent).is_none_or(Vec::is_empty) {
+                return Err((NAME, format!("{request:?} has none on {agent}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_instance(app: &AppId, task: &str) -> bool {
+    task.starts_with(TaskId::of_app(app, "").as_str())
 }
 
 fn statuses_of_a_task_rise(before: Option<(u64, bool)>, offered: u64, after: Option<u64>) -> Result<(), Broken> {
