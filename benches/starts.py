@@ -14,7 +14,7 @@ import machine
 from report import Ratio, Report, Table, number, spread
 
 TARGET = 0.8
-# As many as an agent has under way: STARTS_MAX of daemon/agent/src/operations.rs.
+# As many as an agent has under way: STARTS_MAX of daemon/core/src/node.rs.
 AT_ONCE = 8
 # Units that are there already, and how many are started on top; and how often.
 CASES = [(0, 100, 4), (0, 300, 4), (200, 300, 3), (500, 300, 3)]

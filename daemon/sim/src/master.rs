@@ -5,7 +5,7 @@ use crate::client::Answered;
 use crate::dice::Dice;
 use crate::plan::{Ms, Place};
 use crate::raft::{Entry, Image, Message, Raft, Snapshot};
-use crate::truth::what_does_not_run_has_a_reason;
+use crate::truth::{no_app_falls_below_its_minimum, what_does_not_run_has_a_reason};
 use crate::world::{AGENT_TIMEOUT, DialAnswer, Event, Item, Way, World, note};
 use crate::{Mutant, client};
 use drover_core::ids::AgentId;
@@ -452,7 +452,8 @@ impl World {
         };
         self.coverage.decisions += 1;
         let mut round = leading.decide(&proc.state, proc.heard.clone(), now, &mut new_id);
-        let verdict = what_does_not_run_has_a_reason(&proc.state, &round.decision);
+        let verdict = what_does_not_run_has_a_reason(&proc.state, &round.decision)
+            .and_then(|()| no_app_falls_below_its_minimum(&proc.state, &round.decision));
         let commands = round.take_commands();
         if commands.is_empty() {
             let Next::Rest(rest) = round.concluded(0, now) else { unreachable!("nothing was honoured") };

@@ -277,6 +277,26 @@ pub(crate) fn what_does_not_run_has_a_reason(state: &ClusterState, decision: &De
     Ok(())
 }
 
+/// A new version ends no running instance that the app's minimum needs: as the leader knows them, those that go on running are
+/// enough. (One that dies at that very moment is nobody's decision.)
+pub(crate) fn no_app_falls_below_its_minimum(state: &ClusterState, decision: &Decision) -> Result<(), Broken> {
+    let killed = |command: &Command| match command {
+        Command::KillTask { task, .. } => Some(task.clone()),
+        _ => None,
+    };
+    let ended: BTreeSet<TaskId> = decision.commands.iter().filter_map(killed).collect();
+    for (id, record) in &state.apps {
+        let running = || state.tasks_of_app(id).filter(|task| task.is_running() && task.kill.is_none());
+        let stay = running().filter(|task| !ended.contains(&task.id)).count() as u64;
+        let app = &record.app;
+        let minimum = (u64::from(app.instances) * u64::from(app.upgrade.min_health_milli)).div_ceil(1000);
+        if stay < minimum && stay < running().count() as u64 {
+            return Err(("no app falls below its minimum", format!("{id}: {stay} of {minimum} go on")));
+        }
+    }
+    Ok(())
+}
+
 fn is_instance(app: &AppId, task: &str) -> bool {
     task.starts_with(TaskId::of_app(app, "").as_str())
 }
