@@ -22,7 +22,8 @@ with subtest("an app runs"):
     deploy(web_app(instances=2))
     tasks = wait_running("/web", 2)
     for task in tasks:
-        n1.succeed(f"curl --silent --fail --max-time 10 http://127.0.0.1:{task['ports'][0]}/")
+        # A task runs as soon as its process does; the program in it takes another moment to listen.
+        n1.wait_until_succeeds(f"curl --silent --fail --max-time 10 http://127.0.0.1:{task['ports'][0]}/", timeout=20)
 
 with subtest("a job runs"):
     ask("POST", "/v1/scheduler/iso8601", {"name": "hello", "command": "echo hello", "schedule": "R3//PT1S", "cpus": 0.1, "mem": 16})
