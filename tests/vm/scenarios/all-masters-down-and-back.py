@@ -15,7 +15,7 @@ with subtest("tasks keep running and answering"):
     for task in tasks:
         node = machine_of(task)
         assert node.get_unit_property(task["unit"], "InvocationID") == task["invocationId"].replace("-", "")
-        node.succeed(f"curl --silent --show-error --fail --max-time 10 http://{task['node']}:{task['ports'][0]}/")
+        node.wait_until_succeeds(f"curl --silent --show-error --fail --max-time 10 http://{task['node']}:{task['ports'][0]}/", timeout=20)
 
 with subtest("one dies with nobody to hear of it"):
     victim = tasks[0]
