@@ -25,6 +25,7 @@ mod session;
 
 pub use config::{AgentConfig, Amounts, Limits, MetricsListen};
 pub use drover_core::sandbox::Manager;
+pub use logs::{to_line, to_query};
 pub use metrics::AGENT as METRICS;
 
 use anyhow::Context;

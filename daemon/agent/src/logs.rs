@@ -71,9 +71,10 @@ impl Logs {
     }
 }
 
-fn to_query(query: LogQuery) -> Query {
+/// What is read of the journal for a question: whatever is asked, entries of tasks only.
+pub fn to_query(query: LogQuery) -> Query {
     Query {
-        // Only entries of tasks: whatever is asked, the rest of the node's journal is nobody's business.
+        // The rest of the node's journal is nobody's business.
         any_of: query.matches.into_iter().filter(|(field, _)| field.starts_with("DROVER_")).collect(),
         lines: query.lines,
         since_us: query.since_ms.map(|ms| u64::try_from(ms).unwrap_or(0).saturating_mul(1000)),
@@ -81,7 +82,8 @@ fn to_query(query: LogQuery) -> Query {
     }
 }
 
-fn to_line(entry: Entry, node: &str) -> LogLine {
+/// An entry of this node's journal as it is sent.
+pub fn to_line(entry: Entry, node: &str) -> LogLine {
     LogLine {
         at_ms: i64::try_from(entry.at_us / 1000).unwrap_or(i64::MAX),
         at_us: u32::try_from(entry.at_us % 1000).unwrap_or(0),

@@ -1,13 +1,12 @@
 //! The drover daemon. Its whole life: read what to do, start the roles, tell systemd, wait, stop in reverse.
 
-mod config;
 mod logging;
 mod standalone;
 mod supervise;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use config::{Config, ConfigError};
+use droverd::config::{Config, ConfigError};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;

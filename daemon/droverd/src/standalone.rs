@@ -2,11 +2,11 @@
 //! cluster's authority; everything is kept, so the next start goes on. As an ordinary user it runs tasks in that user's own
 //! systemd manager.
 
-use crate::config::{Config, host_name};
 use anyhow::Context;
 use drover_agent::{AgentConfig, Manager};
 use drover_master::MasterConfig;
 use drover_pki::{Role, directory};
+use droverd::config::{Config, host_name};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -29,7 +29,7 @@ pub(crate) fn prepare(options: &Options) -> anyhow::Result<Config> {
     let is_root = nix::unistd::geteuid().is_root();
     let data_dir = match &options.data_dir {
         Some(data_dir) => data_dir.clone(),
-        None if is_root => PathBuf::from(crate::config::DATA_DIR),
+        None if is_root => PathBuf::from(droverd::config::DATA_DIR),
         None => user_state_dir()?,
     };
     let name = host_name();

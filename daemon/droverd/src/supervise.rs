@@ -1,7 +1,7 @@
 //! The roles as tasks of this process, and what systemd is told of them (sd_notify(3)).
 
-use crate::config::Config;
 use anyhow::Context;
+use droverd::config::Config;
 use sd_notify::NotifyState;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};

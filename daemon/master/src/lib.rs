@@ -17,6 +17,7 @@ mod config;
 mod run;
 
 pub mod consensus;
+pub mod inputs;
 
 mod agents;
 mod api_listener;

@@ -252,16 +252,9 @@ impl Systemd {
     /// # Errors
     /// As every call.
     pub async fn list(&self, pattern: &str) -> Result<Vec<ListedUnit>, Error> {
-        type Row = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
         let call = "ListUnitsByPatterns";
         let reply = self.manager(call, &(Vec::<&str>::new(), vec![pattern])).await?;
-        let rows: Vec<Row> = reply.body().deserialize().map_err(|source| Error::Answer { call, source })?;
-        let listed = rows.into_iter().filter(|row| row.2 != "not-found").map(|row| ListedUnit {
-            name: row.0,
-            active: row.3,
-            sub: row.4,
-        });
-        Ok(listed.collect())
+        listed(&reply).map_err(|source| Error::Answer { call, source })
     }
 
     /// Everything about one unit; `None` when systemd does not have it.
@@ -284,17 +277,7 @@ impl Systemd {
             Err(error) if error.is_no_such_unit() => return Ok(None),
             Err(error) => return Err(error),
         };
-        let mut observed = ObservedUnit {
-            name: unit.to_owned(),
-            is_loaded: true,
-            task: value::journal_field(&service, FIELD_TASK).map(TaskId::new),
-            slice: value::text(&service, "Slice").unwrap_or_default().to_owned(),
-            usage: Some(Usage { cpu_nanos: known(&service, "CPUUsageNSec"), mem_peak_bytes: known(&service, "MemoryPeak") }),
-            ..ObservedUnit::default()
-        };
-        patch_of(&general).apply_to(&mut observed);
-        patch_of(&service).apply_to(&mut observed);
-        Ok(Some(observed))
+        Ok(Some(observed(unit, &general, &service)))
     }
 
     /// What a unit has used, as far as systemd still knows.
@@ -384,6 +367,31 @@ impl Systemd {
         let answer = self.connection.call_method(Some(destination), path, Some(interface), member, body).await;
         answer.map_err(|error| classify("a call", error))
     }
+}
+
+/// The units in an answer to ListUnitsByPatterns.
+pub(crate) fn listed(reply: &Message) -> zbus::Result<Vec<ListedUnit>> {
+    type Row = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+    let body = reply.body();
+    let rows: Vec<Row> = body.deserialize()?;
+    let listed =
+        rows.into_iter().filter(|row| row.2 != "not-found").map(|row| ListedUnit { name: row.0, active: row.3, sub: row.4 });
+    Ok(listed.collect())
+}
+
+/// A unit by all the properties of its two interfaces.
+pub(crate) fn observed(unit: &str, general: &Properties, service: &Properties) -> ObservedUnit {
+    let mut observed = ObservedUnit {
+        name: unit.to_owned(),
+        is_loaded: true,
+        task: value::journal_field(service, FIELD_TASK).map(TaskId::new),
+        slice: value::text(service, "Slice").unwrap_or_default().to_owned(),
+        usage: Some(Usage { cpu_nanos: known(service, "CPUUsageNSec"), mem_peak_bytes: known(service, "MemoryPeak") }),
+        ..ObservedUnit::default()
+    };
+    patch_of(general).apply_to(&mut observed);
+    patch_of(service).apply_to(&mut observed);
+    observed
 }
 
 /// A counter systemd keeps, unless it does not.

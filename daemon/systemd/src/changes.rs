@@ -163,6 +163,13 @@ pub(crate) async fn pump(mut stream: MessageStream, shared: Arc<Shared>) {
     shared.disconnect();
 }
 
+/// What one message says, or that it cannot be read: then everything is to be listed again.
+pub(crate) fn news_of(message: &Message) -> zbus::Result<News> {
+    let (shared, mut changes) = Shared::new();
+    take_in(message, &shared)?;
+    Ok(changes.take().unwrap_or_default())
+}
+
 fn take_in(message: &Message, shared: &Shared) -> zbus::Result<()> {
     let header = message.header();
     let (Some(interface), Some(member)) = (header.interface(), header.member()) else { return Ok(()) };

@@ -70,7 +70,8 @@ pub fn read(query: &Query, is_wanted: impl Fn() -> bool, mut sink: impl FnMut(En
     loop {
         while is_at_entry || journal.next()? > 0 {
             is_at_entry = false;
-            if !sink(entry(&mut journal)?) {
+            let at_us = journal.timestamp_usec()?;
+            if !sink(entry(at_us, |name| field(&mut journal, name))?) {
                 return Ok(());
             }
         }
@@ -200,22 +201,45 @@ fn open() -> io::Result<Journal> {
     Ok(journal)
 }
 
-fn entry(journal: &mut Journal) -> io::Result<Entry> {
+fn entry(at_us: u64, mut field: impl FnMut(&str) -> io::Result<Option<String>>) -> io::Result<Entry> {
     Ok(Entry {
-        at_us: journal.timestamp_usec()?,
-        task: field(journal, FIELD_TASK)?.unwrap_or_default(),
-        app: field(journal, FIELD_APP)?,
-        job: field(journal, FIELD_JOB)?,
-        run: field(journal, FIELD_RUN)?,
-        priority: field(journal, "PRIORITY")?.and_then(|text| text.parse().ok()).unwrap_or(6),
-        pid: field(journal, "_PID")?.and_then(|text| text.parse().ok()),
-        message: field(journal, "MESSAGE")?.unwrap_or_default(),
+        at_us,
+        task: field(FIELD_TASK)?.unwrap_or_default(),
+        app: field(FIELD_APP)?,
+        job: field(FIELD_JOB)?,
+        run: field(FIELD_RUN)?,
+        priority: field("PRIORITY")?.and_then(|text| text.parse().ok()).unwrap_or(6),
+        pid: field("_PID")?.and_then(|text| text.parse().ok()),
+        message: field("MESSAGE")?.unwrap_or_default(),
     })
 }
 
 fn field(journal: &mut Journal, name: &str) -> io::Result<Option<String>> {
-    let Some(field) = journal.get_data(name)? else { return Ok(None) };
-    Ok(field.value().map(|value| String::from_utf8_lossy(value).into_owned()))
+    Ok(journal.get_data(name)?.and_then(|field| field.value().map(text)))
+}
+
+/// A field's value. What is no UTF-8 is replaced, so that the rest can be read.
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).into_owned()
+}
+
+/// An entry out of the fields that journald has of it, by name.
+pub(crate) fn entry_of(at_us: u64, fields: &[(&str, &[u8])]) -> Entry {
+    let entry = entry(at_us, |name| Ok(look_up(fields, name)));
+    entry.expect("looking into a list does not fail")
+}
+
+/// What systemd's entries about a unit say of its end, each by its fields.
+pub(crate) fn evidence_of(entries: &[Vec<(&str, &[u8])>]) -> Evidence {
+    let mut found = Found::default();
+    for fields in entries {
+        found.take_in(|name| Ok(look_up(fields, name))).expect("looking into a list does not fail");
+    }
+    found.conclude()
+}
+
+fn look_up(fields: &[(&str, &[u8])], name: &str) -> Option<String> {
+    fields.iter().find(|(key, _)| *key == name).map(|(_, value)| text(value))
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod value;
 
 pub mod cgroup;
 pub mod changes;
+pub mod inputs;
 pub mod journal;
 
 pub use bus::{Error, JobEnd, Started, Systemd};

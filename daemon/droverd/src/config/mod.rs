@@ -2,7 +2,7 @@
 
 mod reader;
 
-pub(crate) use reader::Fault;
+pub use reader::Fault;
 
 use drover_agent::{AgentConfig, Manager, MetricsListen};
 use drover_core::ids::Role;
@@ -16,20 +16,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where the daemon keeps what it must not lose, unless told otherwise.
-pub(crate) const DATA_DIR: &str = "/var/lib/droverd";
+pub const DATA_DIR: &str = "/var/lib/droverd";
 
 /// What the file says, resolved.
 #[derive(Debug, Clone)]
-pub(crate) struct Config {
+pub struct Config {
     /// Present if the file has `[master]`.
-    pub(crate) master: Option<MasterConfig>,
+    pub master: Option<MasterConfig>,
     /// Present if the file has `[agent]`.
-    pub(crate) agent: Option<AgentConfig>,
+    pub agent: Option<AgentConfig>,
 }
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigError {
+pub enum ConfigError {
     /// The file cannot be read.
     #[error("{path} cannot be read")]
     Unreadable {
@@ -62,13 +62,17 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError`]; a faulty file is told with every fault it has.
-    pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let content =
             std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
         Self::parse(&content, &host_name(), path)
     }
 
-    fn parse(content: &str, host: &str, path: &Path) -> Result<Self, ConfigError> {
+    /// Checks a file's content. `host` is the machine's name; `path` is for what is said of the file.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(content: &str, host: &str, path: &Path) -> Result<Self, ConfigError> {
         let table: toml::Table = content
             .parse()
             .map_err(|error: toml::de::Error| ConfigError::NotToml { path: path.to_owned(), message: error.to_string() })?;
@@ -103,7 +107,7 @@ impl Config {
 }
 
 /// The machine's name up to the first dot.
-pub(crate) fn host_name() -> String {
+pub fn host_name() -> String {
     let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let short = name.split('.').next().unwrap_or_default();
     if short.is_empty() { "localhost".to_owned() } else { short.to_owned() }

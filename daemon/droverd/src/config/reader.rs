@@ -7,11 +7,11 @@ use toml::{Table, Value};
 
 /// A fault in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub struct Fault {
     /// Where, `agent.resources.mem`.
-    pub(crate) path: String,
+    pub path: String,
     /// What is wrong, and what would be right.
-    pub(crate) why: String,
+    pub why: String,
 }
 
 /// One table, read by taking its keys out.

@@ -145,11 +145,16 @@ pub(super) fn write_atomically(path: &Path, parts: &[&[u8]]) -> Result<File, Sto
 
 /// Replaces a sealed file.
 pub(super) fn write_sealed(path: &Path, kind: &str, owner: Owner, content: &[u8]) -> Result<(), StoreError> {
+    write_atomically(path, &[&seal(kind, owner, content), content]).map(drop)
+}
+
+/// The line before a sealed file's content.
+pub(super) fn seal(kind: &str, owner: Owner, content: &[u8]) -> Vec<u8> {
     let seal =
         Seal { format: FORMAT, kind: kind.to_owned(), owner, length: content.len() as u64, crc: crc32fast::hash(content) };
     let mut line = serde_json::to_vec(&seal).expect("a seal is plain data");
     line.push(b'\n');
-    write_atomically(path, &[&line, content]).map(drop)
+    line
 }
 
 /// Reads a sealed file, if it is there. Pass no owner to take whoever's file it is.

@@ -34,9 +34,9 @@ const CACHE_BYTES: usize = 32 << 20;
 /// A follower is sent at most so many bytes of entries at once (one entry always).
 const REPLICATION_BYTES: u64 = 1 << 20;
 
-const META: &str = "raft.json";
-const VOTE: &str = "vote";
-const PURGED: &str = "purged";
+pub(super) const META: &str = "raft.json";
+pub(super) const VOTE: &str = "vote";
+pub(super) const PURGED: &str = "purged";
 
 /// The log, for openraft's core; clones read it.
 #[derive(Clone)]
@@ -88,9 +88,8 @@ pub(super) fn open(
     lock: File,
     segment_bytes: u64,
 ) -> Result<(LogStore, oneshot::Receiver<()>), StoreError> {
-    let vote = read_value(&dir.join(VOTE), "vote", owner)?;
-    let purged: Option<LogId> = read_value(&dir.join(PURGED), "purge mark", owner)?;
-    let purged_end = purged.map_or(0, |purged| purged.index + 1);
+    let (vote, purged) = read_marks(dir, owner)?;
+    let purged_end = purged_end(purged);
     let Opened { wal, first, positions } = Wal::open(dir, owner, purged_end, segment_bytes)?;
     let mut index = Index { vote, purged, last: purged, first, positions, cache: VecDeque::new(), cached_bytes: 0 };
     if let Some(position) = index.positions.back() {
@@ -111,12 +110,22 @@ pub(super) fn open(
     Ok((LogStore { index, jobs }, ended))
 }
 
+/// The last vote, and up to where the log is gone.
+pub(super) fn read_marks(dir: &Path, owner: Owner) -> Result<(Option<Vote>, Option<LogId>), StoreError> {
+    Ok((read_value(&dir.join(VOTE), "vote", owner)?, read_value(&dir.join(PURGED), "purge mark", owner)?))
+}
+
+/// The first index that is not gone.
+pub(super) fn purged_end(purged: Option<LogId>) -> u64 {
+    purged.map_or(0, |purged| purged.index + 1)
+}
+
 fn read_value<T: serde::de::DeserializeOwned>(path: &Path, kind: &str, owner: Owner) -> Result<Option<T>, StoreError> {
     let Some(bytes) = files::read_sealed(path, kind, Some(owner))? else { return Ok(None) };
     serde_json::from_slice(&bytes).map(Some).map_err(|error| StoreError::corrupt(path, 0, error.to_string()))
 }
 
-fn decode(bytes: &[u8]) -> Result<Entry, String> {
+pub(super) fn decode(bytes: &[u8]) -> Result<Entry, String> {
     serde_json::from_slice(bytes).map_err(|error| format!("an entry of the log cannot be read: {error}"))
 }
 

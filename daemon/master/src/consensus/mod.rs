@@ -36,11 +36,14 @@ mod membership;
 
 mod leadership;
 
+mod inputs;
+
 #[cfg(test)]
 mod tests;
 
 pub use events::{EventLog, Follower, Gap, Published};
 pub use files::StoreError;
+pub use inputs::{Frame, Held, Sealed, apply_entry, read_directory, seal, segment};
 pub use leadership::{ConfirmError, Leadership};
 pub use membership::{Member, MemberRole, MembershipError};
 pub use propose::ProposeError;

@@ -26,9 +26,9 @@ use super::files::{self, Owner, StoreError};
 use super::types::SnapshotMeta;
 use crate::metrics;
 
-const NAME: &str = "snapshot";
+pub(super) const NAME: &str = "snapshot";
 const UNFINISHED: &str = "snapshot-unfinished-";
-const KIND: &str = "snapshot";
+pub(super) const KIND: &str = "snapshot";
 
 /// An open snapshot file. Stays what it is, also when a newer snapshot takes its name.
 #[derive(Debug)]

@@ -364,7 +364,7 @@ impl Replay {
     }
 }
 
-fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("proposals are limited to far less than 4 GiB");
     let mut bytes = Vec::with_capacity(HEAD + payload.len());
     bytes.extend_from_slice(&MAGIC);

@@ -65,6 +65,30 @@ pub(super) async fn handle(api: &Arc<Api>, head: &Parts, body: Bytes) -> Respons
     refuse(&Error::Conflict("the job is being changed by others all the time: try again".into()))
 }
 
+/// What one request comes to on a state in hand: the answer, and what would be proposed before it is given.
+pub(super) fn decide_on(
+    state: &ClusterState,
+    head: &Parts,
+    body: &[u8],
+    jobs_max: usize,
+    now: Timestamp,
+) -> (StatusCode, Vec<u8>, Vec<Command>) {
+    let server = Server { leader: Some("localhost:7070".into()), jobs_max };
+    let (answer, commands) = match decide(&Ask::new(&head.method, head.uri.path(), query(head), body), state, &server, now) {
+        Err(error) => {
+            let status = status_of(&error);
+            return (status, error.body(status.canonical_reason().unwrap_or_default()).to_string().into_bytes(), Vec::new());
+        }
+        Ok(Step::Answer(answer)) => (answer, Vec::new()),
+        Ok(Step::Propose(commands, answer)) => (answer, commands),
+    };
+    match answer {
+        Answer::Empty => (StatusCode::NO_CONTENT, Vec::new(), commands),
+        Answer::Json(body) => (StatusCode::OK, body, commands),
+        Answer::Text(body) => (StatusCode::OK, body.into_bytes(), commands),
+    }
+}
+
 /// A request, taken apart.
 struct Ask<'a> {
     /// A HEAD is a GET whose body is not sent.
@@ -244,8 +268,12 @@ async fn propose(api: &Api, commands: Vec<Command>) -> Proposed {
     Proposed::Done
 }
 
+fn status_of(error: &Error) -> StatusCode {
+    StatusCode::from_u16(error.status()).expect("errors have statuses that exist")
+}
+
 fn refuse(error: &Error) -> Response<Body> {
-    let status = StatusCode::from_u16(error.status()).expect("errors have statuses that exist");
+    let status = status_of(error);
     json(status, &error.body(status.canonical_reason().unwrap_or_default()))
 }
 

@@ -14,7 +14,10 @@ pub(crate) mod chronos;
 pub(crate) mod drover;
 pub(crate) mod events;
 pub(crate) mod forward;
+mod inputs;
 pub(crate) mod v2;
+
+pub use inputs::{Answered, Asked, answer};
 
 use crate::agents::Agents;
 use crate::board::Board;
@@ -372,7 +375,7 @@ enum Leader {
 }
 
 /// `?stale` (or `?stale=true`): whatever this master knows, without asking the leader.
-fn wants_stale(request: &Request<Incoming>) -> bool {
+fn wants_stale<B>(request: &Request<B>) -> bool {
     let query = request.uri().query().unwrap_or_default();
     *request.method() == Method::GET
         && query.split('&').any(|pair| matches!(pair, "stale" | "stale=" | "stale=true" | "stale=1"))

@@ -40,7 +40,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 const AFTER_END: Duration = Duration::from_millis(1500);
 
 /// What a client asked for.
-struct Wanted {
+pub(super) struct Wanted {
     query: LogQuery,
     nodes: Vec<String>,
     /// With `follow`: the stream ends with these.
@@ -76,7 +76,7 @@ pub(super) fn serve(api: &Arc<Api>, parameters: &[(String, String)]) -> Result<R
     Ok(response)
 }
 
-fn parse(parameters: &[(String, String)]) -> Result<Wanted, Refused> {
+pub(super) fn parse(parameters: &[(String, String)]) -> Result<Wanted, Refused> {
     let mut wanted = Wanted { query: LogQuery::default(), nodes: Vec::new(), until_ended: Vec::new() };
     let bad = |what: String| Refused::new(StatusCode::BAD_REQUEST, code::BAD_REQUEST, what);
     let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());

@@ -13,8 +13,8 @@ use drover_api::drover::{
     self as api, ApiVersion, Fault, HeldState, Masters, PROBLEM_JSON, Problem, Stopped, Token, TokenRequest, code,
 };
 use drover_core::ids::{JobName, TaskId};
-use drover_core::state::{Command, JoinToken, NodeRole, Refusal};
-use drover_core::time::Millis;
+use drover_core::state::{ClusterState, Command, JoinToken, NodeRole, Refusal};
+use drover_core::time::{Millis, Timestamp};
 use drover_pki::client::Body;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
@@ -92,6 +92,23 @@ pub(super) fn limit_reached(status: StatusCode, error: &str, remedy: &str) -> Re
     Refused::limit(status, error).remedy(remedy).into_response()
 }
 
+/// What is read out of one request on a state in hand, as far as it takes no more than that: the answer to a request that is
+/// refused, and what would be proposed for one that is not.
+pub(super) fn decide_on(state: &ClusterState, head: &Parts, body: &[u8], at: Timestamp) -> (StatusCode, Vec<u8>, Vec<Command>) {
+    let path = segments(head.uri.path());
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    let read = match (&head.method, path.as_slice()) {
+        (&Method::POST, ["drover", "v1", "tokens"]) => read_token_request(body).map(|_| Vec::new()),
+        (&Method::POST, ["drover", "v1", "jobs", name, "run"]) => start_run(state, name, body, at).map(|command| vec![command]),
+        (&Method::GET, ["drover", "v1", "logs"]) => logs::parse(&query(head)).map(|_| Vec::new()),
+        _ => Err(Refused::not_found(head.uri.path())),
+    };
+    match read {
+        Ok(commands) => (StatusCode::OK, Vec::new(), commands),
+        Err(Refused(status, problem)) => (status, serde_json::to_vec(&problem).expect("plain data encodes"), Vec::new()),
+    }
+}
+
 /// Answers a request of this dialect, or of none.
 pub(super) async fn handle(api: &Arc<Api>, head: &Parts, body: Bytes) -> Response<Body> {
     route(api, head, body).await.unwrap_or_else(Refused::into_response)
@@ -167,17 +184,21 @@ async fn stop_task(api: &Arc<Api>, id: &str) -> Result<Response<Body>, Refused> 
 }
 
 async fn run_job(api: &Arc<Api>, name: &str, body: &Bytes) -> Result<Response<Body>, Refused> {
-    let request: api::RunRequest = if body.is_empty() { api::RunRequest::default() } else { parse(body)? };
-    let job = JobName::parse(name).map_err(|_| Refused::not_found(format!("job {name}")))?;
-    let at = clock::now();
-    let command = api.consensus.read(|state| drover_core::runs::manual_run(state, &job, request.arguments.clone(), at));
-    let command = command.ok_or_else(|| Refused::not_found(format!("job {name}")))?;
+    let command = api.consensus.read(|state| start_run(state, name, body, clock::now()))?;
     let Command::StartRun { run, .. } = &command else {
         return Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, code::INTERNAL, "a manual run begins with StartRun"));
     };
     let run = api::Run::from(run.as_ref());
     api.propose(command).await?;
     Ok(json(StatusCode::CREATED, &api::RunStarted { api_version: ApiVersion, run }))
+}
+
+/// The command of a run by hand.
+fn start_run(state: &ClusterState, name: &str, body: &[u8], at: Timestamp) -> Result<Command, Refused> {
+    let request: api::RunRequest = if body.is_empty() { api::RunRequest::default() } else { parse(body)? };
+    let unknown = || Refused::not_found(format!("job {name}"));
+    let job = JobName::parse(name).map_err(|_| unknown())?;
+    drover_core::runs::manual_run(state, &job, request.arguments, at).ok_or_else(unknown)
 }
 
 async fn remove_master(api: &Arc<Api>, name: &str) -> Result<Response<Body>, Refused> {
@@ -193,18 +214,7 @@ async fn remove_master(api: &Arc<Api>, name: &str) -> Result<Response<Body>, Ref
 }
 
 async fn create_token(api: &Arc<Api>, body: &Bytes) -> Result<Response<Body>, Refused> {
-    let request: TokenRequest = parse(body)?;
-    let mut faults = Vec::new();
-    if !(1..=TOKEN_TTL_SECONDS_MAX).contains(&request.ttl_seconds) {
-        let message = format!("must be between 1 and {TOKEN_TTL_SECONDS_MAX}");
-        faults.push(Fault { path: "/ttlSeconds".into(), message });
-    }
-    if request.uses == 0 {
-        faults.push(Fault { path: "/uses".into(), message: "must be at least 1".into() });
-    }
-    if !faults.is_empty() {
-        return Err(Refused::faults(faults));
-    }
+    let request = read_token_request(body)?;
     let at = clock::now();
     let expires_at = at + Millis::from_secs(request.ttl_seconds);
     let role = match request.role {
@@ -224,6 +234,20 @@ async fn create_token(api: &Arc<Api>, body: &Bytes) -> Result<Response<Body>, Re
     Ok(json(StatusCode::CREATED, &answer))
 }
 
-fn parse<T: serde::de::DeserializeOwned>(body: &Bytes) -> Result<T, Refused> {
+/// A token request that can be honoured.
+fn read_token_request(body: &[u8]) -> Result<TokenRequest, Refused> {
+    let request: TokenRequest = parse(body)?;
+    let mut faults = Vec::new();
+    if !(1..=TOKEN_TTL_SECONDS_MAX).contains(&request.ttl_seconds) {
+        let message = format!("must be between 1 and {TOKEN_TTL_SECONDS_MAX}");
+        faults.push(Fault { path: "/ttlSeconds".into(), message });
+    }
+    if request.uses == 0 {
+        faults.push(Fault { path: "/uses".into(), message: "must be at least 1".into() });
+    }
+    if faults.is_empty() { Ok(request) } else { Err(Refused::faults(faults)) }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Refused> {
     serde_json::from_slice(body).map_err(|error| Refused::faults(vec![Fault { path: "/".into(), message: error.to_string() }]))
 }

@@ -22,6 +22,7 @@ mod tests;
 
 use super::Api;
 use crate::clock;
+use crate::config::Limits;
 use crate::consensus::ProposeError;
 use answer::{Answer, Outcome, Server, Step, World};
 use ask::Ask;
@@ -29,12 +30,13 @@ use bytes::Bytes;
 use drover_api::v2::{self, Error};
 use drover_core::event::Event;
 use drover_core::ids::DeploymentId;
-use drover_core::state::Command;
+use drover_core::state::{ClusterState, Command};
 use drover_core::time::Timestamp;
 use drover_pki::client::{self, Body};
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// How often a change is planned anew before its client is told to come back: writes of apps queue up on this master, so
@@ -129,6 +131,25 @@ pub(crate) fn event_stream_attached(now: Timestamp) -> (String, Value) {
 /// One event in Marathon's words: types and data.
 pub(crate) fn render_event(event: &Event) -> Vec<(String, Value)> {
     v2::event::render(event).into_iter().map(|(kind, data)| (kind.to_owned(), data)).collect()
+}
+
+/// What one request comes to on a state in hand: the answer, and what would be proposed before it is given.
+pub(super) fn decide_on(
+    state: &ClusterState,
+    head: &Parts,
+    body: &[u8],
+    limits: Limits,
+    now: Timestamp,
+) -> (StatusCode, Vec<u8>, Vec<Command>) {
+    let server = Server { host: "localhost".into(), port: 7070, is_leader: true, leader: Some("localhost:7070".into()) };
+    let new_id = DeploymentId::new(format!("d{}", now.0));
+    let world = World { state, waiting: &BTreeMap::new(), server: &server, now, new_id, limits };
+    let (answer, commands) = match route::decide(&Ask::new(head, body), &world) {
+        Err(error) => (Answer::error(&error), Vec::new()),
+        Ok(Step::Answer(answer)) => (answer, Vec::new()),
+        Ok(Step::Propose { commands, answer }) => (answer, commands),
+    };
+    (answer.status, answer.body, commands)
 }
 
 fn body_of(content: Vec<u8>) -> Body {
