@@ -208,7 +208,8 @@ fn entry(at_us: u64, mut field: impl FnMut(&str) -> io::Result<Option<String>>) 
         app: field(FIELD_APP)?,
         job: field(FIELD_JOB)?,
         run: field(FIELD_RUN)?,
-        priority: field("PRIORITY")?.and_then(|text| text.parse().ok()).unwrap_or(6),
+        // Whoever writes to the journal by its own protocol may write anything there.
+        priority: field("PRIORITY")?.and_then(|text| text.parse().ok()).filter(|priority| *priority <= 7).unwrap_or(6),
         pid: field("_PID")?.and_then(|text| text.parse().ok()),
         message: field("MESSAGE")?.unwrap_or_default(),
     })

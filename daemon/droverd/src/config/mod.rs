@@ -162,7 +162,7 @@ fn master(reader: &mut Reader<'_>, name: &str, data_dir: &Path) -> MasterConfig 
             "must be at least four times heartbeat_interval, or followers stand for election while the leader lives",
         );
     }
-    if config.agent_timeout.0 < config.agent_heartbeat.0 * 2 {
+    if config.agent_timeout.0 < config.agent_heartbeat.0.saturating_mul(2) {
         reader.fault("agent_timeout", "must be at least twice agent_heartbeat, or healthy agents count as unreachable");
     }
     config

@@ -78,7 +78,7 @@ pub fn read_directory(dir: &Path, cluster: Uuid, node: u64) -> Result<Held, Stor
     log::exists(dir, owner)?;
     let (_, newest) = SnapshotDir::open(dir, cluster)?;
     let (_vote, purged) = log::read_marks(dir, owner)?;
-    let wal::Opened { first, positions, .. } = Wal::open(dir, owner, log::purged_end(purged), wal::SEGMENT_BYTES)?;
+    let wal::Opened { first, positions, .. } = Wal::open(dir, owner, log::purged_end(dir, purged)?, wal::SEGMENT_BYTES)?;
     let positions: Vec<_> = positions.into_iter().collect();
     let entries = wal::read(&positions)?;
     Ok(Held { first, entries, state: newest.map(|content| content.state) })

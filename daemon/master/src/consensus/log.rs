@@ -89,7 +89,7 @@ pub(super) fn open(
     segment_bytes: u64,
 ) -> Result<(LogStore, oneshot::Receiver<()>), StoreError> {
     let (vote, purged) = read_marks(dir, owner)?;
-    let purged_end = purged_end(purged);
+    let purged_end = purged_end(dir, purged)?;
     let Opened { wal, first, positions } = Wal::open(dir, owner, purged_end, segment_bytes)?;
     let mut index = Index { vote, purged, last: purged, first, positions, cache: VecDeque::new(), cached_bytes: 0 };
     if let Some(position) = index.positions.back() {
@@ -116,8 +116,10 @@ pub(super) fn read_marks(dir: &Path, owner: Owner) -> Result<(Option<Vote>, Opti
 }
 
 /// The first index that is not gone.
-pub(super) fn purged_end(purged: Option<LogId>) -> u64 {
-    purged.map_or(0, |purged| purged.index + 1)
+pub(super) fn purged_end(dir: &Path, purged: Option<LogId>) -> Result<u64, StoreError> {
+    let Some(purged) = purged else { return Ok(0) };
+    let beyond = || StoreError::corrupt(&dir.join(PURGED), 0, "an index beyond every log");
+    purged.index.checked_add(1).ok_or_else(beyond)
 }
 
 fn read_value<T: serde::de::DeserializeOwned>(path: &Path, kind: &str, owner: Owner) -> Result<Option<T>, StoreError> {

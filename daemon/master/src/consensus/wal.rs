@@ -124,7 +124,8 @@ impl Wal {
             return Err(StoreError::Lost { dir: dir.to_owned() });
         }
         let Replay { first, mut positions, .. } = found;
-        if !positions.is_empty() && first > purged_end {
+        // Also when all of it was taken back: what was before it is missing all the same.
+        if first > purged_end {
             let path = wal.segment_path(numbers[0]);
             return Err(StoreError::corrupt(&path, 0, format!("the log begins at {first}, {purged_end} is missing")));
         }
@@ -322,8 +323,9 @@ impl Replay {
         match kind {
             ENTRIES => {
                 let (first, ranges) = split_entries(payload).ok_or("the entries are not as they are written")?;
+                let next = first.checked_add(ranges.len() as u64).ok_or("an index beyond every log")?;
                 self.make_room(first)?;
-                self.next = Some(first + ranges.len() as u64);
+                self.next = Some(next);
                 let frame_length = (HEAD + payload.len()) as u32;
                 self.positions.extend(ranges.into_iter().map(|range| Position {
                     segment: file.clone(),
