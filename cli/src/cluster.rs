@@ -1,12 +1,16 @@
-//! `drover cluster init` and `drover node join`: the two commands that write files on this machine, the identity of a node.
+//! `drover cluster init` and `drover node join`, the two commands that write files on this machine, the identity of a node; and
+//! `drover cluster raise-version`.
 
-use crate::Session;
+use crate::client::understand;
 use crate::exit::{Exit, Failure};
 use crate::screen::Mark;
 use crate::token::RoleChoice;
+use crate::{Session, masters};
+use drover_api::drover::{Masters, RaiseRequest};
 use drover_pki::directory::{self, Error as DirectoryError};
 use drover_pki::join::{self, JoinError, Wish};
 use drover_pki::{Identity, JoinToken, Role};
+use hyper::Method;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -37,6 +41,22 @@ Examples:
         /// This machine runs tasks as well
         #[arg(long)]
         agent: bool,
+    },
+    /// Let the masters write what only their newer drover can read
+    #[command(after_help = "\
+To be done once every master runs the newer drover and going back is not wanted any more. Refused while a master does not know the
+version or cannot be asked.
+
+Examples:
+  drover cluster raise-version
+  drover cluster raise-version --to 2 --yes     without a question")]
+    RaiseVersion {
+        /// The version [default: the newest that a master knows]
+        #[arg(long)]
+        to: Option<u32>,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
     },
 }
 
@@ -73,13 +93,47 @@ pub(crate) struct JoinArgs {
 }
 
 /// `drover cluster …`.
-pub(crate) fn run(session: &Session, command: ClusterCommand) -> Result<Exit, Failure> {
-    let ClusterCommand::Init { data_dir, name, advertise, agent } = command;
+pub(crate) async fn run(session: &Session, command: ClusterCommand) -> Result<Exit, Failure> {
+    match command {
+        ClusterCommand::Init { data_dir, name, advertise, agent } => init(session, &data_dir, name, advertise, agent),
+        ClusterCommand::RaiseVersion { to, yes } => raise_version(session, to, yes).await,
+    }
+}
+
+async fn raise_version(session: &Session, to: Option<u32>, yes: bool) -> Result<Exit, Failure> {
+    let before: Masters = session.client.read("/drover/v1/masters").await?;
+    let newest = before.masters.iter().filter_map(|master| master.knows).max();
+    let to = to.or(newest).unwrap_or(before.version);
+    if to > before.version {
+        let what = format!(
+            "This raises the cluster from version {} to {to} for good; a drover that does not know {to} cannot be a master then",
+            before.version
+        );
+        session.confirm(&what, yes)?;
+    }
+    let path = "/drover/v1/version/raise";
+    let request = json!(RaiseRequest { to: Some(to) });
+    let answer = session.client.send(Method::POST, path, Some(&request)).await?;
+    let after: Masters = understand(path, answer.body.clone())?;
+    session.screen.say(&match after.version == before.version {
+        true => format!("the cluster is at version {} already", after.version),
+        false => format!("the cluster is at version {}", after.version),
+    });
+    masters::show(session, path, answer.body)
+}
+
+fn init(
+    session: &Session,
+    data_dir: &Path,
+    name: Option<String>,
+    advertise: Option<String>,
+    agent: bool,
+) -> Result<Exit, Failure> {
     let name = name.map_or_else(host_name, Ok)?;
     let advertise = advertise.map_or_else(|| Ok(format!("{name}:{CLUSTER_PORT}")), |text| with_port(&text))?;
-    let identity = directory::init_cluster(&data_dir, &name, &advertise, agent).map_err(|error| directory_failure(&error))?;
+    let identity = directory::init_cluster(data_dir, &name, &advertise, agent).map_err(|error| directory_failure(&error))?;
     let roles = if agent { "master and agent" } else { "master" };
-    let dir = directory::pki_dir(&data_dir, Role::Master);
+    let dir = directory::pki_dir(data_dir, Role::Master);
     tell(session, &identity, &dir, &format!("is {roles} of the new cluster {}", identity.cluster))?;
     session.screen.hint("next: systemctl start droverd-master; then, for each further machine: drover token create");
     Ok(Exit::Ok)

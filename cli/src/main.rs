@@ -127,7 +127,7 @@ enum Command {
     /// Join tokens for new machines
     #[command(subcommand, visible_alias = "tokens")]
     Token(token::TokenCommand),
-    /// Make a new cluster
+    /// Make a new cluster, or raise the version of one
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
     /// What the exit codes mean
@@ -206,7 +206,7 @@ async fn run(cli: Cli, screen: Screen) -> Result<Exit, Failure> {
         Some(Command::Nodes(command)) => nodes::run(session, command).await,
         Some(Command::Masters(command)) => masters::run(session, command).await,
         Some(Command::Token(command)) => token::run(session, command).await,
-        Some(Command::Cluster(command)) => cluster::run(session, command),
+        Some(Command::Cluster(command)) => cluster::run(session, command).await,
         Some(Command::Completion(args)) => generate::completion(session, &args),
         Some(Command::ManPages(args)) => generate::man_pages(session, &args),
         Some(Command::ExitCodes) => {

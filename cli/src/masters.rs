@@ -65,7 +65,7 @@ pub(crate) async fn run(session: &Session, command: MastersCommand) -> Result<Ex
     }
 }
 
-fn show(session: &Session, path: &str, answer: Value) -> Result<Exit, Failure> {
+pub(crate) fn show(session: &Session, path: &str, answer: Value) -> Result<Exit, Failure> {
     let items = answer["masters"].as_array().cloned().unwrap_or_default();
     let masters: Masters = understand(path, answer)?;
     let screen = &session.screen;
@@ -79,7 +79,11 @@ fn show(session: &Session, path: &str, answer: Value) -> Result<Exit, Failure> {
     screen.list(&listing)?;
     if !screen.is_for_programs() && screen.legend {
         let voters = masters.masters.iter().filter(|master| master.role != MasterRole::Learner).count();
-        screen.say(&format!("term {}; {}", masters.term, tolerance(voters)));
+        let version = match masters.version {
+            0 => String::new(),
+            version => format!("version {version}; "),
+        };
+        screen.say(&format!("term {}; {version}{}", masters.term, tolerance(voters)));
     }
     Ok(Exit::Ok)
 }
@@ -94,7 +98,7 @@ fn tolerance(voters: usize) -> String {
 
 /// The table of `masters list`.
 fn table(masters: &[Master]) -> Table {
-    let mut table = Table::new(&["MASTER", "ROLE", "ADDRESS", "LAG", "SEEN", "ID"]);
+    let mut table = Table::new(&["MASTER", "ROLE", "ADDRESS", "LAG", "SEEN", "DROVER", "KNOWS", "ID"]);
     for master in masters {
         let is_silent = master.seen_ago_ms.is_some_and(|ms| ms > SILENT_MS);
         let (mark, role) = match master.role {
@@ -114,6 +118,8 @@ fn table(masters: &[Master]) -> Table {
                     .seen_ago_ms
                     .map(|ms| format!("{} ago", text::span_short(i64::try_from(ms).unwrap_or(i64::MAX))))
                     .unwrap_or_default(),
+                master.release.clone().unwrap_or_default(),
+                master.knows.map(|version| version.to_string()).unwrap_or_default(),
                 master.id.to_string(),
             ],
         );
@@ -131,16 +137,16 @@ mod tests {
     fn the_list_says_who_leads_and_who_lags() {
         let masters: Vec<Master> = serde_json::from_value(json!([
             {"id": 1, "name": "m1", "address": "m1:7071", "role": "follower", "lag": 0, "seenAgoMs": 120},
-            {"id": 2, "name": "m2", "address": "m2:7071", "role": "leader"},
+            {"id": 2, "name": "m2", "address": "m2:7071", "role": "leader", "knows": 2, "release": "0.2.0"},
             {"id": 3, "name": "m3", "address": "m3:7071", "role": "follower", "lag": 88, "seenAgoMs": 61000},
         ]))
         .unwrap();
         assert_eq!(
             table(&masters).render(PLAIN, true),
-            "  MASTER  ROLE      ADDRESS  LAG  SEEN       ID
-● m1      follower  m1:7071  0    120ms ago  1
-● m2      leader    m2:7071  –    –          2
-× m3      silent    m3:7071  88   1min ago   3
+            "  MASTER  ROLE      ADDRESS  LAG  SEEN       DROVER  KNOWS  ID
+● m1      follower  m1:7071  0    120ms ago  –       –      1
+● m2      leader    m2:7071  –    –          0.2.0   2      2
+× m3      silent    m3:7071  88   1min ago   –       –      3
 "
         );
         assert_eq!(tolerance(1), "1 voting master cannot lose any");

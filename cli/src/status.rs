@@ -5,7 +5,7 @@ use crate::exit::{Exit, Failure};
 use crate::names::{self, Target};
 use crate::screen::{Mark, Style, Tint};
 use crate::{Session, apps, jobs, logs, nodes, tasks, text};
-use drover_api::drover::{MasterRole, Status};
+use drover_api::drover::{Master, MasterRole, Status};
 use jiff::Timestamp;
 
 /// Log lines under one thing.
@@ -75,6 +75,20 @@ fn counts(parts: &[(u32, &str)]) -> String {
     parts.collect::<Vec<_>>().join(", ")
 }
 
+/// While an upgrade is under way: what the masters write, and what each of them could read.
+fn versions(status: &Status) -> String {
+    let newest = status.masters.iter().filter_map(|master| master.knows).max().unwrap_or(status.version);
+    if newest <= status.version {
+        return String::new();
+    }
+    let is_behind = |master: &&Master| master.knows.is_none_or(|knows| knows < newest);
+    let behind: Vec<&str> = status.masters.iter().filter(is_behind).map(|master| master.name.as_str()).collect();
+    match behind.is_empty() {
+        true => format!("  version {}: all masters know {newest} (drover cluster raise-version)\n", status.version),
+        false => format!("  version {}: {newest} is known to all masters but {}\n", status.version, behind.join(", ")),
+    }
+}
+
 fn page(status: &Status, style: Style, now: Timestamp) -> String {
     let warnings = status.warnings.len();
     let (mark, word) = match (&status.leader, warnings) {
@@ -128,6 +142,7 @@ fn page(status: &Status, style: Style, now: Timestamp) -> String {
         out.push_str(&format!(": {}", about.join("; ")));
     }
     out.push('\n');
+    out.push_str(&versions(status));
     let width = status.warnings.iter().map(|warning| warning.message.chars().count()).max().unwrap_or(0);
     for warning in &status.warnings {
         let line = match &warning.remedy {
@@ -176,6 +191,18 @@ mod tests {
   ! /batch/ml waits 12min for memory   try: drover why /batch/ml
 "
         );
+    }
+
+    #[test]
+    fn an_upgrade_that_is_under_way_has_a_line() {
+        let mut status = Status { version: 1, ..status() };
+        assert_eq!(versions(&status), "");
+        status.masters.iter_mut().zip([Some(2), Some(1), None]).for_each(|(master, knows)| master.knows = knows);
+        assert_eq!(versions(&status), "  version 1: 2 is known to all masters but m2, m3\n");
+        status.masters[1].knows = Some(2);
+        status.masters[2].knows = Some(2);
+        assert_eq!(versions(&status), "  version 1: all masters know 2 (drover cluster raise-version)\n");
+        assert_eq!(versions(&Status { version: 2, ..status }), "");
     }
 
     #[test]

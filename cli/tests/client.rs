@@ -537,6 +537,22 @@ fn masters_are_removed_by_their_full_name() {
 }
 
 #[test]
+fn a_clusters_version_is_raised_after_a_question() {
+    let server = Server::start();
+    let masters = |version: u32| {
+        let master = |name: &str, role: &str| json!({"id": 1, "name": name, "address": "m:7071", "role": role, "knows": 2, "release": "0.2.0"});
+        json!({"apiVersion": "drover/v1", "term": 4, "version": version, "masters": [master("m1", "leader"), master("m2", "follower")]})
+    };
+    server.on("GET /drover/v1/masters", [ok(masters(1)), ok(masters(1)), ok(masters(2))]);
+    server.on("POST /drover/v1/version/raise", [ok(masters(2))]);
+    run(&server, &["cluster", "raise-version"]).expect(2, &["from version 1 to 2 for good", "needs to be confirmed"]);
+    run(&server, &["cluster", "raise-version", "-y"]).expect(0, &["the cluster is at version 2", "term 4; version 2;"]);
+    run(&server, &["cluster", "raise-version"]).expect(0, &["the cluster is at version 2 already"]);
+    let asked = server.asked_of("POST /drover/v1/version/raise");
+    assert!(asked.len() == 2 && asked.iter().all(|asked| asked.body == json!({"to": 2})), "{asked:?}");
+}
+
+#[test]
 fn tasks_of_apps_and_of_jobs_are_stopped_each_their_way() {
     let server = Server::start();
     let task = |id: &str, owner: &str, name: &str| json!({"id": id, owner: name, "node": "n1", "state": "running", "reason": "normal", "unit": "u", "stagedAt": V1});

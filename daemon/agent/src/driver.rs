@@ -201,7 +201,7 @@ impl Driver {
             Happened::Leader(FromLeader::Lost) => Input::Lost,
             Happened::Leader(FromLeader::Said(message)) => match message {
                 // The session's own.
-                MasterMessage::Welcome { .. } | MasterMessage::Ping => return,
+                MasterMessage::Welcome { .. } | MasterMessage::Refused { .. } | MasterMessage::Ping => return,
                 MasterMessage::Assign { generation, full, tasks, removed } => {
                     let tasks = tasks.into_iter().map(WantedTask::from).collect();
                     Input::Assigned(Assignment { generation, full, tasks, removed })

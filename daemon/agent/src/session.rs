@@ -9,7 +9,7 @@
 
 use crate::metrics;
 use bytes::{Bytes, BytesMut};
-use drover_api::agent::{AgentMessage, LogLine, MasterMessage, NotLeading, PROTOCOL, SESSION_PATH, STREAMS_PATH};
+use drover_api::agent::{AgentMessage, LogLine, MasterMessage, NotLeading, Protocols, SESSION_PATH, STREAMS_PATH};
 use drover_core::agent::AgentInfo;
 use drover_core::node::{self, Conversation, Dialer, Due, Next};
 use drover_pki::Credentials;
@@ -137,6 +137,8 @@ enum Left {
     NoAnswer,
     #[error(transparent)]
     Unreachable(#[from] ClientError),
+    #[error("it does not take this agent: {0}")]
+    NotTaken(String),
     #[error("it answered {0}")]
     Refused(StatusCode),
     #[error("it said nothing for {0:?}")]
@@ -176,6 +178,8 @@ impl Session {
                 if self.to_driver.send(FromLeader::Lost).await.is_err() {
                     return;
                 }
+            } else if matches!(left, Left::NotTaken(_)) {
+                warn!(master, "no session with {master}: {}", crate::chain(&left));
             } else {
                 debug!(master, "no leader at {master}: {}", crate::chain(&left));
             }
@@ -218,12 +222,13 @@ impl Session {
                     let message = serde_json::from_slice(&line?).map_err(Left::Malformed)?;
                     match message {
                         MasterMessage::Ping => {}
-                        MasterMessage::Welcome { heartbeat, masters } => {
+                        MasterMessage::Refused { why } => return Err(Left::NotTaken(why)),
+                        MasterMessage::Welcome { protocol, heartbeat, masters } => {
                             *connected = true;
                             metrics::SESSIONS.inc([]);
                             metrics::CONNECTED.set([], 1);
                             conversation.welcomed(heartbeat, self.now());
-                            info!(master, "connected to the leader {master}");
+                            info!(master, protocol, "connected to the leader {master}");
                             self.dialer.welcomed(master, masters);
                             self.leader.send_replace(Some(client.clone()));
                             self.tell_driver(FromLeader::Connected).await?;
@@ -270,7 +275,8 @@ impl Session {
 
     fn greeting(&mut self) -> AgentMessage {
         let (info, generation) = self.hello.borrow_and_update().clone();
-        AgentMessage::Hello { protocol: PROTOCOL, info: Box::new(info), generation }
+        let Protocols { oldest, newest } = Protocols::OURS;
+        AgentMessage::Hello { protocol: newest, oldest: Some(oldest), info: Box::new(info), generation }
     }
 
     async fn accept(&self, answer: Response<Incoming>) -> Result<Lines, Left> {

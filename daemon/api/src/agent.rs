@@ -1,5 +1,6 @@
 //! What an agent and the leader say to each other: JSON, one message a line, both ways over one HTTP/2 request
-//! (`POST /agent/v1/session`). Unknown fields are ignored; [`PROTOCOL`] goes up when that is not enough.
+//! (`POST /agent/v1/session`). Unknown fields are ignored; when that is not enough, [`Protocols`]
+//! go up: each side says which versions of this conversation it speaks, and both speak the newest that they share.
 //!
 //! ```text
 //! agent                                   leader
@@ -21,9 +22,59 @@ use drover_core::task::{TaskSpec, TaskStatus};
 use drover_core::time::Millis;
 use drover_core::unit::{Assignment, WantedTask};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
-/// Version of this conversation, sent in [`AgentMessage::Hello`].
-pub const PROTOCOL: u32 = 1;
+/// Versions of this conversation that somebody speaks, all from the oldest to the newest.
+///
+/// A release speaks the version before its newest too, so that masters and agents are upgraded, and go back, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Protocols {
+    /// The oldest.
+    pub oldest: u32,
+    /// The newest.
+    pub newest: u32,
+}
+
+impl Protocols {
+    /// What this build speaks. With the feature `next-version` one version more, so that tests have a build of tomorrow.
+    pub const OURS: Self = Self { oldest: 1, newest: if cfg!(feature = "next-version") { 2 } else { 1 } };
+
+    /// What an agent said of itself. One that names no oldest speaks one version.
+    pub fn of_hello(protocol: u32, oldest: Option<u32>) -> Self {
+        Self { oldest: oldest.unwrap_or(protocol), newest: protocol }
+    }
+
+    /// The newest version that both speak.
+    ///
+    /// # Errors
+    /// They share none; the text says who has to be upgraded.
+    pub fn shared_with(self, agent: Self) -> Result<u32, NoSharedProtocol> {
+        let shared = self.newest.min(agent.newest);
+        if shared >= self.oldest.max(agent.oldest) { Ok(shared) } else { Err(NoSharedProtocol { master: self, agent }) }
+    }
+}
+
+impl fmt::Display for Protocols {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.oldest == self.newest {
+            true => write!(f, "version {}", self.newest),
+            false => write!(f, "versions {} to {}", self.oldest, self.newest),
+        }
+    }
+}
+
+/// An agent and a master cannot talk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the agent speaks {agent} of the conversation with masters, this master {master}: install the newer drover on the {}",
+    if agent.newest < master.oldest { "agent's machine" } else { "masters first" }
+)]
+pub struct NoSharedProtocol {
+    /// What the master speaks.
+    pub master: Protocols,
+    /// What the agent speaks.
+    pub agent: Protocols,
+}
 
 /// Path of the session request.
 pub const SESSION_PATH: &str = "/agent/v1/session";
@@ -37,8 +88,11 @@ pub const STREAMS_PATH: &str = "/agent/v1/streams/";
 pub enum AgentMessage {
     /// First, and again when what it says of itself changes.
     Hello {
-        /// [`PROTOCOL`].
+        /// The newest of its [`Protocols`].
         protocol: u32,
+        /// The oldest of them; `None` if it speaks no other.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        oldest: Option<u32>,
         /// Itself.
         info: Box<AgentInfo>,
         /// Generation of the assignment it holds.
@@ -59,10 +113,18 @@ pub enum AgentMessage {
 pub enum MasterMessage {
     /// It leads, and has admitted the agent.
     Welcome {
+        /// The version of this conversation that both speak from here on.
+        #[serde(default = "first_protocol")]
+        protocol: u32,
         /// How often to send a heartbeat, and how often a `Ping` comes.
         heartbeat: Millis,
         /// Cluster-listener addresses of all masters, to try when this one falls silent.
         masters: Vec<String>,
+    },
+    /// It does not take the agent, and ends the session.
+    Refused {
+        /// For people.
+        why: String,
     },
     /// Still there.
     Ping,
@@ -94,6 +156,11 @@ pub enum MasterMessage {
         /// Its name.
         stream: String,
     },
+}
+
+/// What a master speaks that does not say it.
+fn first_protocol() -> u32 {
+    1
 }
 
 /// A task an agent must run.
@@ -176,4 +243,45 @@ pub struct LogLine {
     pub pid: Option<u32>,
     /// The line.
     pub message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn both_speak_the_newest_version_that_they_share() {
+        let speaks = |oldest, newest| Protocols { oldest, newest };
+        for (master, agent, shared) in [
+            (speaks(1, 1), speaks(1, 1), Some(1)),
+            (speaks(1, 1), speaks(1, 2), Some(1)),
+            (speaks(1, 2), speaks(1, 1), Some(1)),
+            (speaks(1, 2), speaks(1, 2), Some(2)),
+            (speaks(2, 3), speaks(1, 2), Some(2)),
+            (speaks(2, 3), speaks(1, 1), None),
+            (speaks(1, 1), speaks(2, 3), None),
+        ] {
+            assert_eq!(master.shared_with(agent).ok(), shared, "{master} and {agent}");
+        }
+        let too_old = speaks(2, 3).shared_with(speaks(1, 1)).unwrap_err().to_string();
+        assert!(too_old.ends_with("install the newer drover on the agent's machine"), "{too_old}");
+        let too_new = speaks(1, 1).shared_with(speaks(2, 3)).unwrap_err().to_string();
+        assert!(too_new.contains("speaks versions 2 to 3") && too_new.ends_with("on the masters first"), "{too_new}");
+    }
+
+    /// What agents and masters said before they said which versions they speak. Add to it, never edit.
+    #[test]
+    fn what_was_said_in_the_first_version_is_understood() {
+        let info = json!({
+            "id": "a1", "host": "n1", "resources": {"scalars": {}, "ports": {}}, "attributes": {}, "systemd": 252,
+            "boot_id": "b", "version": "0.1.0", "enforces": [],
+        });
+        let hello = json!({"type": "hello", "protocol": 1, "info": info, "generation": 7});
+        let AgentMessage::Hello { protocol, oldest, .. } = serde_json::from_value(hello).unwrap() else { panic!() };
+        assert_eq!(Protocols::OURS.shared_with(Protocols::of_hello(protocol, oldest)), Ok(1));
+        let welcome = json!({"type": "welcome", "heartbeat": 1000, "masters": ["n1:7071"]});
+        let MasterMessage::Welcome { protocol, .. } = serde_json::from_value(welcome).unwrap() else { panic!() };
+        assert_eq!(protocol, 1);
+    }
 }

@@ -13,6 +13,7 @@
 //! | `GET  /masters`                        | [`Masters`]                                                   |
 //! | `GET  /state`                          | [`HeldState`]: what a master holds, with `?stale` the one asked |
 //! | `POST /masters/{name}/remove`          | 200 [`Masters`], as they are then                             |
+//! | `POST /version/raise` [`RaiseRequest`] | 200 [`Masters`], with the version that is theirs then         |
 //! | `GET  /why/apps/{id}` `/why/jobs/{name}` `/why/tasks/{id}` | [`Why`]                                   |
 //! | `POST /tokens` [`TokenRequest`]        | 201 [`Token`]                                                 |
 //! | `GET  /logs?app=&job=&run=&task=&node=&follow=1&lines=N&since=` | `application/x-ndjson`, one [`LogItem`] a line |
@@ -37,7 +38,7 @@ mod why;
 
 pub use cluster::{
     AgentCounts, AppCounts, AppProgress, Capacity, HeldState, JobCounts, Leader, Master, MasterRole, Masters, NextRun, Node,
-    NodeRole, NodeState, Nodes, Resources, Status, TaskCounts, Token, TokenRequest, Warning,
+    NodeRole, NodeState, Nodes, RaiseRequest, Resources, Status, TaskCounts, Token, TokenRequest, Warning,
 };
 pub use event::{Event, EventType};
 pub use job::{Cause, Job, JobDetail, Jobs, Run, RunRequest, RunStarted, RunState};
@@ -170,6 +171,8 @@ pub mod code {
     pub const CONFLICT: &str = "D1007";
     /// 409: removing that master would cost the majority.
     pub const MAJORITY: &str = "D1008";
+    /// 409: not every master can read what the cluster's version would write; see `faults`.
+    pub const VERSION: &str = "D1011";
     /// 502: the node that has the answer cannot be asked.
     pub const NODE_SILENT: &str = "D1009";
     /// 403, 413, 431 or 503: a limit of this cluster is reached, and `because` says which.

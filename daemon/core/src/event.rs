@@ -50,4 +50,6 @@ pub enum EventKind {
     JobRemoved(JobName),
     /// A run was queued, placed, ended, retried or finished.
     RunChanged(Box<Run>),
+    /// What the masters write is of a later version from now on.
+    VersionRaised(u32),
 }

@@ -117,6 +117,7 @@ pub fn decide(state: &ClusterState, known: &Knowledge, now: Now, new_id: &mut dy
     commands.extend(scaling.commands);
     commands.extend(runs.commands);
     commands.extend(launches);
+    commands.retain(|command| state.may_be_written(command));
     let wake_at = [liveness.wake_at, scaling.wake_at, runs.wake_at].into_iter().flatten().min();
     Decision { commands, wake_at, waiting }
 }

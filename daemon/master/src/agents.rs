@@ -8,7 +8,7 @@ use crate::clock;
 use crate::consensus::Consensus;
 use crate::metrics;
 use bytes::{Bytes, BytesMut};
-use drover_api::agent::{AgentMessage, MasterMessage, NotLeading, PROTOCOL};
+use drover_api::agent::{AgentMessage, MasterMessage, NoSharedProtocol, NotLeading, Protocols};
 use drover_api::drover as shapes;
 use drover_core::ids::{AgentId, TaskId};
 use drover_core::leader::session::{self, Answer, Heard, Say};
@@ -150,6 +150,7 @@ impl Agents {
             number,
             to_agent,
             mind: session::Session::new(agent.clone(), self.heartbeat, clock::both()),
+            protocol: Protocols::OURS.oldest,
         };
         let span = info_span!("session", agent_id = %agent, number);
         tokio::spawn(session.run(request.into_body()).instrument(span));
@@ -181,6 +182,8 @@ struct Session {
     number: u64,
     to_agent: mpsc::Sender<MasterMessage>,
     mind: session::Session,
+    /// The version of the conversation that both sides speak.
+    protocol: u32,
 }
 
 /// Why a session ended.
@@ -192,8 +195,8 @@ enum Ended {
     Mind(#[from] session::Ended),
     #[error("the agent does not keep up")]
     Slow,
-    #[error("the agent speaks protocol {0}, this master {PROTOCOL}")]
-    Protocol(u32),
+    #[error(transparent)]
+    Protocol(#[from] NoSharedProtocol),
     #[error("the agent sent a line that is no message")]
     Malformed(#[source] serde_json::Error),
     #[error("the agent sent a line of more than {0} bytes ([master.limits] agent_message)")]
@@ -278,9 +281,13 @@ impl Session {
             Say::Welcome => {
                 self.agents.heard_of.send_modify(|count| *count += 1);
                 let masters = self.consensus.members().into_iter().map(|member| member.address).collect();
-                MasterMessage::Welcome { heartbeat: self.agents.heartbeat, masters }
+                MasterMessage::Welcome { protocol: self.protocol, heartbeat: self.agents.heartbeat, masters }
             }
         };
+        self.tell(message)
+    }
+
+    fn tell(&self, message: MasterMessage) -> Result<(), Ended> {
         self.to_agent.try_send(message).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Ended::Slow,
             mpsc::error::TrySendError::Closed(_) => Ended::Closed,
@@ -291,8 +298,10 @@ impl Session {
         let message: AgentMessage = serde_json::from_slice(line).map_err(Ended::Malformed)?;
         self.agents.hear(self.mind.agent());
         let heard = match message {
-            AgentMessage::Hello { protocol, .. } if protocol != PROTOCOL => return Err(Ended::Protocol(protocol)),
-            AgentMessage::Hello { info, .. } => Heard::Hello(info),
+            AgentMessage::Hello { protocol, oldest, info, .. } => {
+                self.protocol = self.agree(Protocols::of_hello(protocol, oldest))?;
+                Heard::Hello(info)
+            }
             AgentMessage::Heartbeat => Heard::Heartbeat,
             AgentMessage::Statuses { statuses } => Heard::Statuses(statuses),
         };
@@ -310,6 +319,15 @@ impl Session {
             }
         };
         say.into_iter().try_for_each(|say| self.say(say))
+    }
+
+    /// The version to speak; an agent that shares none is told why it is left alone.
+    fn agree(&self, agent: Protocols) -> Result<u32, Ended> {
+        let shared = Protocols::OURS.shared_with(agent);
+        if let Err(why) = &shared {
+            self.tell(MasterMessage::Refused { why: why.to_string() })?;
+        }
+        Ok(shared?)
     }
 
     /// Whether all of it was applied.

@@ -200,14 +200,17 @@ impl ClusterListener {
         if peer.master_id() != Some(announcement.id) || peer.name != announcement.name {
             return misdirected(StatusCode::FORBIDDEN, format!("{peer} announces another master"), None);
         }
-        let added = self.consensus.add_master(announcement.id, &announcement.name, &announcement.address).await;
+        let Announcement { id, name, address, knows } = announcement;
+        let added = self.consensus.add_master(id, &name, &address, knows).await;
         match added {
             Ok(()) => misdirected(StatusCode::OK, String::new(), None),
             Err(MembershipError::NotLeader { leader }) => {
                 let leader = leader.map(|leader| leader.address);
                 misdirected(StatusCode::MISDIRECTED_REQUEST, "this master does not lead".to_owned(), leader)
             }
-            Err(error @ MembershipError::Taken { .. }) => misdirected(StatusCode::CONFLICT, error.to_string(), None),
+            Err(error @ (MembershipError::Taken { .. } | MembershipError::TooOld { .. })) => {
+                misdirected(StatusCode::CONFLICT, error.to_string(), None)
+            }
             Err(error) => misdirected(StatusCode::SERVICE_UNAVAILABLE, error.to_string(), None),
         }
     }

@@ -128,7 +128,7 @@ impl LeaderLoop {
                 .map(|(role, weight_milli)| Command::SetRoleWeight { role: role.clone(), weight_milli: *weight_milli, at });
             let bounds = self.config.limits.bounds;
             let bounds = (state.bounds != bounds).then_some(Command::SetBounds { bounds, at });
-            weights.chain(bounds).collect()
+            weights.chain(bounds).filter(|command| state.may_be_written(command)).collect()
         };
         self.consensus.read(differs)
     }

@@ -269,6 +269,7 @@ pub(crate) fn outcome<T>(result: &Result<T, ProposeError>) -> &'static str {
         Err(ProposeError::Unavailable) => "unavailable",
         Err(ProposeError::TooBusy) => "busy",
         Err(ProposeError::TooLarge { .. }) => "too-large",
+        Err(ProposeError::TooNew { .. }) => "too-new",
     }
 }
 
@@ -280,6 +281,7 @@ pub(crate) fn command(command: &Command) -> &'static str {
         Command::RemoveAgent { .. } => "remove-agent",
         Command::SetRoleWeight { .. } => "set-role-weight",
         Command::SetBounds { .. } => "set-bounds",
+        Command::RaiseVersion { .. } => "raise-version",
         Command::ChangeApps { .. } => "change-apps",
         Command::AdvanceDeployment { .. } => "advance-deployment",
         Command::CancelDeployment { .. } => "cancel-deployment",

@@ -64,6 +64,7 @@ impl Subject {
             Command::AdmitAgent { .. }
             | Command::SetRoleWeight { .. }
             | Command::SetBounds { .. }
+            | Command::RaiseVersion { .. }
             | Command::RecordStatus { .. }
             | Command::PutJoinToken { .. }
             | Command::UseJoinToken { .. } => {}
@@ -133,6 +134,7 @@ fn describe(command: &Command) -> String {
         Command::PutJob { job, .. } => format!("job {} is defined", job.name),
         Command::RemoveJob { name, .. } => format!("job {name} is removed"),
         Command::SetBounds { bounds, .. } => format!("{bounds:?}"),
+        Command::RaiseVersion { to, .. } => format!("the cluster is at version {}", to.0),
         other => format!("{other:?}"),
     }
 }

@@ -17,6 +17,9 @@ pub struct Status {
     pub leader: Option<Leader>,
     /// Raft term.
     pub term: u64,
+    /// The version of what the masters write; 0 if the answering master is too old to say.
+    #[serde(default)]
+    pub version: u32,
     /// All of them.
     pub masters: Vec<Master>,
     /// How many agents there are.
@@ -62,6 +65,12 @@ pub struct Master {
     /// Milliseconds since it last answered the leader; known by the leader only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen_ago_ms: Option<u64>,
+    /// The newest version of what masters write that it can read; of the others known by the leader only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub knows: Option<u32>,
+    /// The release of drover that it runs; of the others known by the leader only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
 }
 
 /// What a master does in consensus.
@@ -280,8 +289,20 @@ pub struct Masters {
     pub api_version: ApiVersion,
     /// Raft term.
     pub term: u64,
+    /// The version of what the masters write; 0 if the answering master is too old to say.
+    #[serde(default)]
+    pub version: u32,
     /// By name.
     pub masters: Vec<Master>,
+}
+
+/// Body of a request to raise the cluster's version. May be left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RaiseRequest {
+    /// To which one; `None` means the newest that a master knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<u32>,
 }
 
 /// What one master holds. Masters that have applied the same entries hold the same state, so the digests of two masters that

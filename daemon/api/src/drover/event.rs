@@ -60,6 +60,7 @@ pub enum EventType {
     JobChanged,
     JobRemoved,
     RunChanged,
+    VersionRaised,
     /// One that this version does not know.
     #[serde(other)]
     Unknown,
@@ -80,6 +81,7 @@ impl EventType {
             Self::JobChanged => "job-changed",
             Self::JobRemoved => "job-removed",
             Self::RunChanged => "run-changed",
+            Self::VersionRaised => "version-raised",
             Self::Unknown => "unknown",
         }
     }
@@ -171,6 +173,10 @@ impl Event {
                 edge.run = Some(run.id);
                 edge.task = run.task;
                 edge.node = run.node;
+            }
+            EventKind::VersionRaised(to) => {
+                edge.kind = EventType::VersionRaised;
+                edge.message = format!("the cluster is at version {to}");
             }
         }
         edge

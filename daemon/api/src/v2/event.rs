@@ -62,7 +62,8 @@ pub fn render(event: &Event) -> Vec<(&'static str, Value)> {
         | EventKind::AgentChanged { .. }
         | EventKind::JobChanged(_)
         | EventKind::JobRemoved(_)
-        | EventKind::RunChanged(_) => Vec::new(),
+        | EventKind::RunChanged(_)
+        | EventKind::VersionRaised(_) => Vec::new(),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::job::{Job, Trigger};
 use crate::resources::Ports;
 use crate::runs;
 use crate::schedule;
-use crate::state::Applied;
+use crate::state::{Applied, ClusterVersion};
 use crate::task::{Reason, TaskState, TaskStatus};
 use std::collections::BTreeMap;
 
@@ -468,6 +468,16 @@ fn every_slot_of_a_job_runs_once_whoever_leads() {
     for pair in slots.windows(2) {
         assert_eq!(pair[1] - pair[0], 1000, "slots follow each other without gap or repeat");
     }
+}
+
+#[test]
+fn a_leader_proposes_nothing_that_the_cluster_s_version_does_not_know() {
+    let mut sim = Sim::new(&["a1"]);
+    sim.put(|_| {});
+    sim.state.version = ClusterVersion(0);
+    assert!(!sim.step(), "nothing is known to version 0");
+    sim.state.version = ClusterVersion(1);
+    assert!(sim.step());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What can be written to the log. Each carries what it was based on and the time `at` which it was proposed; everything
 //! that takes a choice was chosen before.
 
-use super::{Bounds, JoinToken, NodeRole};
+use super::{Bounds, ClusterVersion, JoinToken, NodeRole};
 use crate::agent::AgentInfo;
 use crate::app::App;
 use crate::deployment::Deployment;
@@ -26,6 +26,8 @@ pub enum Command {
     SetRoleWeight { role: Role, weight_milli: u64, at: Timestamp },
     /// How much of the past is kept, and how many runs a job may have.
     SetBounds { bounds: Bounds, at: Timestamp },
+    /// From now on the log and snapshots are written at a later version. Refused unless it is later.
+    RaiseVersion { to: ClusterVersion, at: Timestamp },
     /// Apps are created, changed or removed, in one deployment. All or nothing.
     ChangeApps { changes: Vec<AppChange>, deployment: Box<Deployment>, force: bool, at: Timestamp },
     /// The current step is complete.
@@ -105,6 +107,7 @@ impl Command {
             | Self::RemoveAgent { at, .. }
             | Self::SetRoleWeight { at, .. }
             | Self::SetBounds { at, .. }
+            | Self::RaiseVersion { at, .. }
             | Self::ChangeApps { at, .. }
             | Self::AdvanceDeployment { at, .. }
             | Self::CancelDeployment { at, .. }

@@ -8,6 +8,7 @@ mod command;
 mod jobs;
 mod tasks;
 mod tokens;
+mod version;
 
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ mod tests_jobs;
 pub use bounds::Bounds;
 pub use command::{AppChange, Command, JobChange, RunOutcome};
 pub use tokens::{JoinToken, NodeRole};
+pub use version::{ClusterVersion, STATE_VERSION, TooNew, check_known};
 
 use crate::agent::Agent;
 use crate::app::{App, Failures};
@@ -32,9 +34,6 @@ use crate::task::{Owner, Task, TaskFailure};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Version of the replicated shapes: of commands in the log and of the state in snapshots. A master refuses a newer one.
-pub const STATE_VERSION: u32 = 1;
 
 /// An app and what is remembered of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +67,9 @@ pub struct RoleRecord {
 /// Everything the masters agree on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterState {
+    /// What the log and snapshots are written at. Every master of the cluster knows it.
+    #[serde(default)]
+    pub version: ClusterVersion,
     /// Admitted agents.
     pub agents: BTreeMap<AgentId, Agent>,
     /// Roles that were given a weight; others weigh 1000.
@@ -171,6 +173,7 @@ impl ClusterState {
                 self.set_bounds(*bounds);
                 Ok(())
             }
+            Command::RaiseVersion { to, at: _ } => self.raise_version(*to, told),
             Command::ChangeApps { changes, deployment, force, at: _ } => self.change_apps(changes, deployment, *force, told),
             Command::AdvanceDeployment { id, from_step, at: _ } => self.advance_deployment(id, *from_step, told),
             Command::CancelDeployment { id, at: _ } => self.cancel_deployment(id, told),

@@ -2,7 +2,7 @@
 
 use super::{lines, same_again};
 use crate::fixture;
-use drover_api::agent::{AgentMessage, LogQuery, MasterMessage, PROTOCOL};
+use drover_api::agent::{AgentMessage, LogQuery, MasterMessage, Protocols};
 use drover_core::leader::session::{Answer, Heard, Session};
 use drover_core::node::{Done, Effect, Input, Node, StartOutcome};
 use drover_core::task::Usage;
@@ -24,8 +24,12 @@ pub(super) fn agent_messages(bytes: &[u8]) {
         let now = fixture::after(10 * (number as u64 + 1));
         let Some(message) = same_again::<AgentMessage>(line) else { return };
         let heard = match message {
-            AgentMessage::Hello { protocol, .. } if protocol != PROTOCOL => return,
-            AgentMessage::Hello { info, .. } => Heard::Hello(info),
+            AgentMessage::Hello { protocol, oldest, info, .. } => {
+                if Protocols::OURS.shared_with(Protocols::of_hello(protocol, oldest)).is_err() {
+                    return;
+                }
+                Heard::Hello(info)
+            }
             AgentMessage::Heartbeat => Heard::Heartbeat,
             AgentMessage::Statuses { statuses } => Heard::Statuses(statuses),
         };
@@ -54,7 +58,7 @@ pub(super) fn master_messages(bytes: &[u8]) {
         let at = 20 * (number as u64 + 1);
         let Some(message) = same_again::<MasterMessage>(line) else { return };
         let input = match message {
-            MasterMessage::Welcome { heartbeat, masters } => {
+            MasterMessage::Welcome { heartbeat, masters, .. } => {
                 let mut conversation = drover_core::node::Conversation::new(fixture::after(at).steady);
                 conversation.welcomed(heartbeat, fixture::after(at).steady);
                 assert!(conversation.due_at() >= fixture::after(at).steady, "nothing is due before it began");
@@ -70,7 +74,7 @@ pub(super) fn master_messages(bytes: &[u8]) {
                 check_query(query);
                 continue;
             }
-            MasterMessage::Ping | MasterMessage::CloseStream { .. } => continue,
+            MasterMessage::Ping | MasterMessage::Refused { .. } | MasterMessage::CloseStream { .. } => continue,
         };
         // An assignment that is older than the one held is left unheeded, which is its whole answer.
         let _heeded = node.take_in(input, fixture::after(at));

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use drover_core::state::TooNew;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -64,6 +65,15 @@ pub enum StoreError {
         path: PathBuf,
         /// Its format.
         found: u32,
+    },
+    /// What it holds is of a later version.
+    #[error("{path} cannot be read")]
+    TooNew {
+        /// The file or directory.
+        path: PathBuf,
+        /// What to do.
+        #[source]
+        too_new: TooNew,
     },
     /// Something in it that no crash explains.
     #[error(

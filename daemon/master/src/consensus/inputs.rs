@@ -89,7 +89,7 @@ pub fn read_directory(dir: &Path, cluster: Uuid, node: u64) -> Result<Held, Stor
 /// # Errors
 /// It is no entry.
 pub fn apply_entry(entry: &[u8], state: &mut ClusterState) -> Result<Option<Vec<Command>>, String> {
-    let entry = log::decode(entry)?;
+    let entry = log::decode(Path::new("the log"), entry).map_err(|error| error.to_string())?;
     let openraft::EntryPayload::Normal(proposal) = entry.payload else { return Ok(None) };
     for command in proposal.commands.iter() {
         // Whether it is applied or refused is for those who count; that it is one of the two is for everybody.

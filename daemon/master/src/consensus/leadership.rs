@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use drover_core::state::TooNew;
 use openraft::error::{CheckIsLeaderError, RaftError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -246,8 +247,13 @@ fn publish(tell: &watch::Sender<Leadership>, now: Leadership) {
     }
 }
 
-/// Starts the task that notices the end of openraft's core.
-pub(super) fn watch_fatal(raft: &Raft, tracker: &TaskTracker, stop: CancellationToken) -> watch::Receiver<Option<String>> {
+/// Starts the task that notices the end of openraft's core, and that the other masters write what this one cannot read.
+pub(super) fn watch_fatal(
+    raft: &Raft,
+    mut left_behind: watch::Receiver<Option<TooNew>>,
+    tracker: &TaskTracker,
+    stop: CancellationToken,
+) -> watch::Receiver<Option<String>> {
     let (tell, told) = watch::channel(None);
     let mut metrics = raft.metrics();
     tracker.spawn(async move {
@@ -262,6 +268,11 @@ pub(super) fn watch_fatal(raft: &Raft, tracker: &TaskTracker, stop: Cancellation
             tokio::select! {
                 changed = metrics.changed() => if changed.is_err() { break "consensus ended: its core is gone".to_owned() },
                 () = stop.cancelled() => return,
+                Ok(()) = left_behind.changed() => {
+                    if let Some(too_new) = &*left_behind.borrow_and_update() {
+                        break format!("this master cannot follow the others: {too_new}");
+                    }
+                }
             }
         };
         tracing::error!(%why, "this master can go on no more");

@@ -22,7 +22,7 @@ use openraft::{OptionalSend, RaftLogReader, StorageIOError};
 use tokio::sync::oneshot;
 
 use super::files::{self, Owner, StoreError};
-use super::types::{Entry, LogId, StorageError, Types, Vote};
+use super::types::{self, Entry, LogId, StorageError, Types, Vote};
 use crate::metrics;
 
 use super::wal::{self, Opened, Position, Wal};
@@ -43,6 +43,8 @@ pub(super) const PURGED: &str = "purged";
 pub(super) struct LogStore {
     index: Arc<RwLock<Index>>,
     jobs: mpsc::Sender<Job>,
+    /// For those who read what it says of itself.
+    dir: Arc<Path>,
 }
 
 /// What is known of the log without touching the disk.
@@ -94,7 +96,7 @@ pub(super) fn open(
     let mut index = Index { vote, purged, last: purged, first, positions, cache: VecDeque::new(), cached_bytes: 0 };
     if let Some(position) = index.positions.back() {
         let bytes = wal::read(std::slice::from_ref(position))?;
-        index.last = Some(decode(&bytes[0]).map_err(|what| StoreError::corrupt(dir, 0, what))?.log_id);
+        index.last = Some(decode(dir, &bytes[0])?.log_id);
     }
     let index = Arc::new(RwLock::new(index));
     let (jobs, queue) = mpsc::channel();
@@ -107,7 +109,7 @@ pub(super) fn open(
             drop(ending);
         })
         .map_err(StoreError::io("start the writer of", dir))?;
-    Ok((LogStore { index, jobs }, ended))
+    Ok((LogStore { index, jobs, dir: dir.into() }, ended))
 }
 
 /// The last vote, and up to where the log is gone.
@@ -127,8 +129,15 @@ fn read_value<T: serde::de::DeserializeOwned>(path: &Path, kind: &str, owner: Ow
     serde_json::from_slice(&bytes).map(Some).map_err(|error| StoreError::corrupt(path, 0, error.to_string()))
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Entry, String> {
-    serde_json::from_slice(bytes).map_err(|error| format!("an entry of the log cannot be read: {error}"))
+/// Fails for an entry of a later version too.
+pub(super) fn decode(dir: &Path, bytes: &[u8]) -> Result<Entry, StoreError> {
+    let entry: Entry = serde_json::from_slice(bytes).map_err(|error| match types::too_new(bytes) {
+        Some(too_new) => StoreError::TooNew { path: dir.to_owned(), too_new },
+        None => StoreError::corrupt(dir, 0, format!("an entry of the log cannot be read: {error}")),
+    })?;
+    let known = types::check_entry(&entry);
+    known.map_err(|too_new| StoreError::TooNew { path: dir.to_owned(), too_new })?;
+    Ok(entry)
 }
 
 struct Writer {
@@ -216,8 +225,7 @@ impl Writer {
             Some(Found::Cached(entry)) => Ok(Some(entry.log_id)),
             Some(Found::OnDisk(position)) => {
                 let bytes = wal::read(&[position])?;
-                let entry = decode(&bytes[0]).map_err(|what| StoreError::corrupt(&self.dir, 0, what))?;
-                Ok(Some(entry.log_id))
+                Ok(Some(decode(&self.dir, &bytes[0])?.log_id))
             }
         }
     }
@@ -326,7 +334,8 @@ impl LogStore {
                 .map_err(|error| StorageIOError::read_logs(&error))?
                 .map_err(|error| StorageIOError::read_logs(&io::Error::from(error)))?;
             for bytes in bytes {
-                entries.push(decode(&bytes).map_err(|what| StorageIOError::read_logs(&io::Error::other(what)))?);
+                let entry = decode(&self.dir, &bytes);
+                entries.push(entry.map_err(|error| StorageIOError::read_logs(&io::Error::from(error)))?);
             }
         }
         entries.extend(found.filter_map(|found| match found {
@@ -423,6 +432,7 @@ fn io_text(error: &StoreError) -> String {
 
 #[cfg(test)]
 mod tests {
+    use drover_core::state::TooNew;
     use openraft::{EntryPayload, Membership};
     use uuid::Uuid;
 
@@ -438,7 +448,7 @@ mod tests {
 
     #[test]
     fn a_log_of_format_1_is_read() {
-        let entries: Vec<Entry> = ENTRIES.iter().map(|text| decode(text.as_bytes()).unwrap()).collect();
+        let entries: Vec<Entry> = ENTRIES.iter().map(|text| decode(Path::new("log"), text.as_bytes()).unwrap()).collect();
         let EntryPayload::Membership(membership) = &entries[0].payload else { panic!("{:?}", entries[0]) };
         let expected: Membership<u64, super::super::types::MasterNode> = membership.clone();
         assert_eq!(expected.get_node(&7).unwrap().address, "n1:7071");
@@ -451,12 +461,27 @@ mod tests {
         assert_eq!(serde_json::to_string(&vote).unwrap(), VOTE_VALUE);
     }
 
+    #[test]
+    fn an_entry_of_a_later_version_is_refused_whether_or_not_it_could_be_read() {
+        for commands in [r#"{"SetRoleWeight":{"role":"apps","weight_milli":2000,"at":5}}"#, r#"{"Unheard":{"of":5}}"#] {
+            let text = ENTRIES[2].replace(r#""version":1"#, r#""version":9"#);
+            let (from, to) = (text.find("{\"SetRole").unwrap(), text.rfind(']').unwrap());
+            let text = format!("{}{commands}{}", &text[..from], &text[to..]);
+            let error = decode(Path::new("log"), text.as_bytes()).unwrap_err();
+            assert!(matches!(&error, StoreError::TooNew { too_new: TooNew(9), .. }), "{error}");
+            let message = format!(r#"{{"vote":{VOTE_VALUE},"entries":[{text}]}}"#);
+            assert_eq!(types::too_new(message.as_bytes()), Some(TooNew(9)));
+        }
+        let nonsense = ENTRIES[2].replace("SetRoleWeight", "Unheard");
+        assert!(matches!(decode(Path::new("log"), nonsense.as_bytes()), Err(StoreError::Corrupt { .. })));
+    }
+
     #[tokio::test]
     async fn a_log_store_forgets_nothing_it_was_told() {
         let dir = tempfile::tempdir().unwrap();
         let owner = Owner { cluster: Uuid::from_u128(1), node: 7 };
         create(dir.path(), owner).unwrap();
-        let entries: Vec<Entry> = ENTRIES.iter().map(|text| decode(text.as_bytes()).unwrap()).collect();
+        let entries: Vec<Entry> = ENTRIES.iter().map(|text| decode(dir.path(), text.as_bytes()).unwrap()).collect();
         let open = || open(dir.path(), owner, wal::lock(dir.path()).unwrap(), 1).unwrap();
 
         let (mut log, ended) = open();

@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 
-use drover_core::state::{ClusterState, STATE_VERSION};
+use drover_core::state::{ClusterState, check_known};
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, ErrorSubject, ErrorVerb, OptionalSend, RaftSnapshotBuilder, StorageIOError};
 use tokio::sync::watch;
@@ -85,13 +85,12 @@ impl Machine {
     }
 
     fn apply_proposal(&mut self, log_id: LogId, proposal: &Proposal) -> Result<Outcome, StorageError> {
-        if proposal.version > STATE_VERSION {
-            let why = format!(
-                "entry {} has version {} and this drover knows versions up to {STATE_VERSION}: install the newer version",
-                log_id.index, proposal.version
-            );
-            return Err(StorageIOError::apply(log_id, &io::Error::other(why)).into());
-        }
+        // Who cannot read what comes behind this entry stops here, and knows nothing of it.
+        let version = self.shared.read().version_after(&proposal.commands);
+        check_known(version.0.max(proposal.version)).map_err(|too_new| {
+            let why = io::Error::other(format!("the log cannot be followed beyond entry {}: {too_new}", log_id.index - 1));
+            StorageError::from(StorageIOError::apply(log_id, &why))
+        })?;
         let mut events = Vec::new();
         let mut results = Vec::with_capacity(proposal.commands.len());
         let mut state = self.shared.state.write().expect("apply is total: it does not panic");

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use drover_core::state::STATE_VERSION;
 use drover_pki::client::{self, ClientError, ClusterClient};
 use drover_pki::tls::Expect;
 use hyper::{Request, StatusCode};
@@ -15,13 +16,13 @@ use serde::{Deserialize, Serialize};
 
 use super::propose::leader_of;
 use super::types::MasterNode;
-use super::{Consensus, Master};
+use super::{Consensus, Knows, Master};
 
 /// Where a new master announces itself.
 pub(crate) const MEMBERS_PATH: &str = "/cluster/v1/members";
 
 /// How long one change of the membership may take: a new master has to catch up within it.
-const CHANGE_PATIENCE: Duration = Duration::from_secs(120);
+pub(super) const CHANGE_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Between two announcements. One that was taken shows in the membership by then.
 const ANNOUNCE_PAUSE: Duration = Duration::from_secs(1);
@@ -43,6 +44,8 @@ pub struct Member {
     pub lag: Option<u64>,
     /// Milliseconds since it last answered; known to the leader only.
     pub seen_ago_ms: Option<u64>,
+    /// What it can read and runs; of the others known to the leader only.
+    pub knows: Option<Knows>,
 }
 
 /// What a master does in consensus.
@@ -75,6 +78,18 @@ pub enum MembershipError {
         /// The other's address.
         address: String,
     },
+    /// It cannot read what this cluster writes.
+    #[error(
+        "the cluster is at version {version} and drover on {name} knows versions up to {knows}: install the newer drover there"
+    )]
+    TooOld {
+        /// The new master's name.
+        name: String,
+        /// What it knows.
+        knows: u32,
+        /// The cluster's version.
+        version: u32,
+    },
     /// No master has the name.
     #[error("there is no master {0}")]
     Unknown(String),
@@ -99,11 +114,18 @@ pub enum MembershipError {
 
 /// What a new master says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Announcement {
     pub(crate) id: u64,
     pub(crate) name: String,
     pub(crate) address: String,
+    /// The newest version of the replicated shapes that it can read.
+    #[serde(default = "first_version")]
+    pub(crate) knows: u32,
+}
+
+/// What a master knows that does not say it.
+fn first_version() -> u32 {
+    1
 }
 
 /// What a master answers that does not lead.
@@ -140,7 +162,12 @@ impl Consensus {
                         self.inner.network.answered(*id).map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX))
                     }
                 };
-                Member { id: *id, name: node.name.clone(), address: node.address.clone(), role, lag, seen_ago_ms }
+                let knows = match (&known.replication, *id == self.inner.me.id) {
+                    (_, true) => Some(Knows::ours()),
+                    (None, false) => None,
+                    (Some(_), false) => self.inner.network.knows(*id),
+                };
+                Member { id: *id, name: node.name.clone(), address: node.address.clone(), role, lag, seen_ago_ms, knows }
             })
             .collect();
         members.sort_by(|a, b| a.name.cmp(&b.name));
@@ -161,9 +188,9 @@ impl Consensus {
     }
 
     /// Makes a master a voter, in as many steps as are missing. Only the leader can. Repeating it is harmless; a
-    /// member that moved gets its new address.
-    pub async fn add_master(&self, id: u64, name: &str, address: &str) -> Result<(), MembershipError> {
-        self.one_at_a_time(self.add(id, MasterNode { name: name.to_owned(), address: address.to_owned() })).await
+    /// member that moved gets its new address. `knows`: the newest version of the replicated shapes that it can read.
+    pub async fn add_master(&self, id: u64, name: &str, address: &str, knows: u32) -> Result<(), MembershipError> {
+        self.one_at_a_time(self.add(id, MasterNode { name: name.to_owned(), address: address.to_owned() }, knows)).await
     }
 
     /// Takes a master out of the cluster. Only the leader can; it may remove itself.
@@ -180,7 +207,11 @@ impl Consensus {
         tokio::time::timeout(CHANGE_PATIENCE, change).await.map_err(|_| late())?
     }
 
-    async fn add(&self, id: u64, node: MasterNode) -> Result<(), MembershipError> {
+    async fn add(&self, id: u64, node: MasterNode, knows: u32) -> Result<(), MembershipError> {
+        let version = self.read(|state| state.version.0);
+        if knows < version {
+            return Err(MembershipError::TooOld { name: node.name, knows, version });
+        }
         let raft = &self.inner.raft;
         let (known, is_voter) = {
             let metrics = raft.metrics();
@@ -262,7 +293,7 @@ impl Consensus {
             }
             let Master { id, name, address } = &self.inner.me;
             if self.inner.raft.metrics().borrow().current_leader == Some(*id) {
-                if let Err(error) = self.add_master(*id, name, address).await {
+                if let Err(error) = self.add_master(*id, name, address, STATE_VERSION).await {
                     tracing::debug!(%error, "the leader cannot change its own address yet");
                 }
             } else {
@@ -306,8 +337,8 @@ impl Consensus {
 
     /// Asks one master, and the leader it names. True once a leader has taken this master in.
     async fn announce_to(&self, first: String) -> bool {
-        let announcement =
-            Announcement { id: self.inner.me.id, name: self.inner.me.name.clone(), address: self.inner.me.address.clone() };
+        let Master { id, name, address } = self.inner.me.clone();
+        let announcement = Announcement { id, name, address, knows: STATE_VERSION };
         let mut address = first;
         for _hop in 0..3 {
             match self.post_announcement(&address, &announcement).await {

@@ -34,6 +34,8 @@ mod propose;
 
 mod membership;
 
+mod raise;
+
 mod leadership;
 
 mod inputs;
@@ -46,7 +48,9 @@ pub use files::StoreError;
 pub use inputs::{Frame, Held, Sealed, apply_entry, read_directory, seal, segment};
 pub use leadership::{ConfirmError, Leadership};
 pub use membership::{Member, MemberRole, MembershipError};
+pub use network::Knows;
 pub use propose::ProposeError;
+pub use raise::RaiseError;
 
 pub(crate) use membership::{Announcement, MEMBERS_PATH, Misdirected};
 pub(crate) use network::PREFIX as RAFT_PREFIX;
@@ -56,7 +60,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use drover_core::state::{ClusterState, Command};
+use drover_core::state::{ClusterState, Command, TooNew};
 use drover_pki::client::Body;
 use drover_pki::{Credentials, PeerIdentity};
 use hyper::body::Incoming;
@@ -182,6 +186,8 @@ struct Inner {
     silence: Duration,
     stop: CancellationToken,
     tracker: TaskTracker,
+    /// Told when other masters write what this drover cannot read.
+    left_behind: watch::Sender<Option<TooNew>>,
     log_closed: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
@@ -229,11 +235,12 @@ impl Consensus {
 
         let stop = CancellationToken::new();
         let tracker = TaskTracker::new();
-        let proposer = Proposer::start(raft.clone(), settings.proposal_bytes, &tracker, stop.clone());
+        let proposer = Proposer::start(raft.clone(), shared.clone(), settings.proposal_bytes, &tracker, stop.clone());
         let confirmer = Confirmer::start(raft.clone(), resumed, settings.election_timeout * 2, &tracker, stop.clone());
         let joined = JoinedMark::new(dir, owner);
         let leadership = leadership::watch(&raft, &network, &settings, resumed, joined, &tracker, stop.clone());
-        let fatal = leadership::watch_fatal(&raft, &tracker, stop.clone());
+        let left_behind = watch::Sender::new(None);
+        let fatal = leadership::watch_fatal(&raft, left_behind.subscribe(), &tracker, stop.clone());
         leadership::warn_if_removed(network.removed(), &tracker, stop.clone());
         let inner = Inner {
             me,
@@ -249,6 +256,7 @@ impl Consensus {
             silence: settings.election_timeout * 2,
             stop,
             tracker,
+            left_behind,
             log_closed: Mutex::new(Some(log_closed)),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -327,7 +335,7 @@ impl Consensus {
 
     /// Answers a request under [`RAFT_PREFIX`] of a master that TLS has identified.
     pub(crate) async fn serve(&self, sender: &PeerIdentity, request: Request<Incoming>) -> Response<Body> {
-        serve::serve(&self.inner.raft, sender, request).await
+        serve::serve(&self.inner.raft, &self.inner.left_behind, sender, request).await
     }
 
     /// Makes a snapshot now.

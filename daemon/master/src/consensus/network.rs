@@ -8,7 +8,8 @@
 //!
 //! Both sides know from TLS whom they talk to. A client refuses a connection to any master but the one it means
 //! (a wrong address would make a leader replicate to itself); a server refuses a message that claims to be of
-//! another master than its sender. `410 Gone` tells a candidate that it is not a member any more.
+//! another master than its sender. `410 Gone` tells a candidate that it is not a member any more. Every answer says what its
+//! master [`Knows`].
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -17,12 +18,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use drover_core::state::STATE_VERSION;
 use drover_pki::Credentials;
 use drover_pki::client::{self, Body, BodyError, ClientError, ClusterClient};
 use drover_pki::tls::Expect;
 use futures_util::stream;
 use http_body_util::{BodyExt, Limited, StreamBody};
 use hyper::body::Frame;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, StatusCode};
 use openraft::error::{
     NetworkError, RPCError, RaftError, RemoteError, ReplicationClosed, StreamingError, Timeout, Unreachable,
@@ -63,6 +66,37 @@ pub(super) struct SnapshotHead {
     pub(super) meta: SnapshotMeta,
 }
 
+/// What a master can read, and the release of drover that it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Knows {
+    /// The newest version of the replicated shapes.
+    pub version: u32,
+    /// Of drover.
+    pub release: String,
+}
+
+/// Says [`Knows`] in an answer's head.
+const KNOWS_VERSION: HeaderName = HeaderName::from_static("drover-knows");
+const RELEASE: HeaderName = HeaderName::from_static("drover-release");
+
+impl Knows {
+    /// What this build knows.
+    pub fn ours() -> Self {
+        Self { version: STATE_VERSION, release: env!("CARGO_PKG_VERSION").to_owned() }
+    }
+
+    pub(super) fn write(self, headers: &mut HeaderMap) {
+        headers.insert(KNOWS_VERSION, HeaderValue::from(self.version));
+        headers.insert(RELEASE, HeaderValue::from_str(&self.release).expect("a release is digits and dots"));
+    }
+
+    fn read(headers: &HeaderMap) -> Option<Self> {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let version = text(KNOWS_VERSION)?.parse().ok()?;
+        Some(Self { version, release: text(RELEASE).unwrap_or_default().to_owned() })
+    }
+}
+
 /// Makes and keeps the clients of the other masters. Clones share them.
 #[derive(Clone)]
 pub(super) struct Network {
@@ -83,12 +117,21 @@ struct Peer {
     node: MasterNode,
     client: ClusterClient,
     health: Mutex<Health>,
+    answered: watch::Sender<Option<Answer>>,
     removed: watch::Sender<bool>,
+}
+
+/// The newest answer of a peer.
+struct Answer {
+    /// When what it answers was sent.
+    asked: Instant,
+    at: Instant,
+    /// `None` if its master is too old to say.
+    knows: Option<Knows>,
 }
 
 #[derive(Default)]
 struct Health {
-    answered: Option<Instant>,
     timeouts: u32,
     /// Reported as unreachable and not yet as reached again.
     is_lost: bool,
@@ -110,8 +153,24 @@ impl Network {
 
     /// When a master last answered this one.
     pub(super) fn answered(&self, id: u64) -> Option<Instant> {
-        let peers = self.shared.peers.lock().expect("nothing panics while it holds the peers");
-        peers.get(&id).and_then(|peer| peer.health().answered)
+        self.known_peer(id).and_then(|peer| peer.answered.borrow().as_ref().map(|answer| answer.at))
+    }
+
+    /// What a master said last that it knows.
+    pub(super) fn knows(&self, id: u64) -> Option<Knows> {
+        self.known_peer(id).and_then(|peer| peer.answered.borrow().as_ref().and_then(|answer| answer.knows.clone()))
+    }
+
+    /// Waits until a master answers something that it was sent after `began`, and returns what it says that it knows.
+    pub(super) async fn answers_after(&self, id: u64, began: Instant) -> Option<Knows> {
+        let mut answered = self.known_peer(id)?.answered.subscribe();
+        let is_new = |answer: &Option<Answer>| answer.as_ref().is_some_and(|answer| answer.asked > began);
+        let answer = answered.wait_for(is_new).await.ok()?;
+        answer.as_ref().and_then(|answer| answer.knows.clone())
+    }
+
+    fn known_peer(&self, id: u64) -> Option<Arc<Peer>> {
+        self.shared.peers.lock().expect("nothing panics while it holds the peers").get(&id).cloned()
     }
 
     /// Whether this master was removed, by its own log or by what another master said.
@@ -136,6 +195,7 @@ impl Network {
                     node: node.clone(),
                     client,
                     health: Mutex::default(),
+                    answered: watch::Sender::new(None),
                     removed: self.shared.removed.clone(),
                 });
                 peers.insert(id, peer.clone());
@@ -162,6 +222,7 @@ impl Peer {
     async fn call<A: DeserializeOwned>(&self, path: &str, body: Body, patience: Duration) -> Result<A, CallError> {
         let request = Request::post(path).header("content-type", "application/json").body(body);
         let request = request.expect("a constant path makes a request");
+        let asked = Instant::now();
         let answer = match tokio::time::timeout(patience, self.client.call(request, ANSWER_LIMIT)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
@@ -173,7 +234,7 @@ impl Peer {
                 return Err(CallError::Timeout(patience));
             }
         };
-        self.report_answer();
+        self.report_answer(asked, Knows::read(answer.headers()));
         match answer.status() {
             StatusCode::OK => serde_json::from_slice(answer.body()).map_err(CallError::Nonsense),
             StatusCode::GONE => {
@@ -188,9 +249,9 @@ impl Peer {
         }
     }
 
-    fn report_answer(&self) {
+    fn report_answer(&self, asked: Instant, knows: Option<Knows>) {
+        self.answered.send_replace(Some(Answer { asked, at: Instant::now(), knows }));
         let mut health = self.health();
-        health.answered = Some(Instant::now());
         health.timeouts = 0;
         if std::mem::replace(&mut health.is_lost, false) {
             tracing::info!(master = %self.node.name, address = %self.node.address, "master is reached again");

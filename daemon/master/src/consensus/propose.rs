@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Master;
+use super::machine::Shared;
 use super::types::{MasterNode, Outcome, Proposal, Raft, Types};
 use crate::metrics;
 
@@ -53,6 +54,14 @@ pub enum ProposeError {
     /// Too much is waiting already; it was not taken.
     #[error("this master has too much to do")]
     TooBusy,
+    /// The cluster's version does not know it yet; it was not taken.
+    #[error("it needs version {needs} of the cluster, which is at {version} (`drover cluster raise-version`)")]
+    TooNew {
+        /// The version that brought it.
+        needs: u32,
+        /// The cluster's.
+        version: u32,
+    },
     /// It is larger than what the log takes; it was not taken.
     #[error("the change is too large: {bytes} bytes, and at most {most} are possible")]
     TooLarge {
@@ -67,6 +76,7 @@ pub enum ProposeError {
 #[derive(Debug, Clone)]
 pub(super) struct Proposer {
     queue: mpsc::Sender<Group>,
+    shared: Arc<Shared>,
     /// Bytes in one caller's group; beyond it the group is refused.
     group_bytes: usize,
 }
@@ -83,9 +93,16 @@ type Answer = Result<(u64, Vec<Result<(), Refusal>>), ProposeError>;
 
 impl Proposer {
     /// Starts the task that gathers proposals. It ends with the token.
-    pub(super) fn start(raft: Raft, group_bytes: usize, tracker: &TaskTracker, stop: CancellationToken) -> Self {
+    pub(super) fn start(
+        raft: Raft,
+        shared: Arc<Shared>,
+        group_bytes: usize,
+        tracker: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
         let (queue, waiting) = mpsc::channel(WAITING_MAX);
-        let gatherer = Gatherer { raft, waiting, held: None, in_flight: Arc::new(Semaphore::new(IN_FLIGHT)) };
+        let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
+        let gatherer = Gatherer { raft, shared: shared.clone(), waiting, held: None, in_flight };
         let replies = tracker.clone();
         tracker.spawn(async move {
             tokio::select! {
@@ -93,7 +110,7 @@ impl Proposer {
                 () = stop.cancelled() => {}
             }
         });
-        Self { queue, group_bytes }
+        Self { queue, shared, group_bytes }
     }
 
     pub(super) async fn propose(&self, commands: Vec<Command>) -> Vec<Result<u64, ProposeError>> {
@@ -116,6 +133,12 @@ impl Proposer {
     }
 
     async fn propose_group(&self, commands: Vec<Command>) -> Answer {
+        {
+            let state = self.shared.read();
+            if let Some(early) = commands.iter().find(|command| !state.may_be_written(command)) {
+                return Err(ProposeError::TooNew { needs: early.since(), version: state.version.0 });
+            }
+        }
         let bytes = size_of(&commands);
         if bytes > self.group_bytes {
             return Err(ProposeError::TooLarge { bytes, most: self.group_bytes });
@@ -134,6 +157,7 @@ impl Proposer {
 
 struct Gatherer {
     raft: Raft,
+    shared: Arc<Shared>,
     waiting: mpsc::Receiver<Group>,
     /// Did not fit into the last entry.
     held: Option<Group>,
@@ -153,8 +177,10 @@ impl Gatherer {
                 commands.extend(group.commands);
             }
             metrics::BATCH.observe([], commands.len() as f64);
+            // The version never goes back, so it still knows what was looked at when it was proposed.
+            let proposal = Proposal::new(self.shared.read().version, commands);
             // In the order of the log from here on: openraft takes them one after the other.
-            let written = self.raft.client_write_ff(Proposal::new(commands)).await;
+            let written = self.raft.client_write_ff(proposal).await;
             replies.spawn(async move {
                 let result = match written {
                     Ok(receiver) => receiver.await.map_err(|_| ProposeError::Unavailable),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use bytes::{Buf, Bytes, BytesMut};
+use drover_core::state::TooNew;
 use drover_pki::PeerIdentity;
 use drover_pki::client::{self, Body, BodyError};
 use http_body_util::BodyExt;
@@ -13,10 +14,11 @@ use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
 
-use super::network::{self, SnapshotHead};
+use super::network::{self, Knows, SnapshotHead};
 use super::snapshot::SnapshotFile;
-use super::types::{Raft, Types, Vote};
+use super::types::{self, Raft, Types, Vote};
 
 /// More than any message of entries: a leader sends at most one entry beyond a mebibyte.
 const MESSAGE_LIMIT: usize = 64 << 20;
@@ -38,9 +40,15 @@ impl Refusal {
 }
 
 /// Answers a request under [`network::PREFIX`] of a master that TLS has identified.
-pub(super) async fn serve(raft: &Raft, sender: &PeerIdentity, request: Request<Incoming>) -> Response<Body> {
+/// Entries that this drover cannot read are told to `left_behind`.
+pub(super) async fn serve(
+    raft: &Raft,
+    left_behind: &watch::Sender<Option<TooNew>>,
+    sender: &PeerIdentity,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let answer = match (request.method(), request.uri().path()) {
-        (&Method::POST, network::APPEND) => append(raft, sender, request.into_body()).await,
+        (&Method::POST, network::APPEND) => append(raft, left_behind, sender, request.into_body()).await,
         (&Method::POST, network::VOTE) => vote(raft, sender, request.into_body()).await,
         (&Method::POST, network::SNAPSHOT) => snapshot(raft, sender, request.into_body()).await,
         _ => Err(Refusal(StatusCode::NOT_FOUND, "there is no such message".to_owned())),
@@ -51,12 +59,25 @@ pub(super) async fn serve(raft: &Raft, sender: &PeerIdentity, request: Request<I
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
+    Knows::ours().write(response.headers_mut());
     response
 }
 
-async fn append(raft: &Raft, sender: &PeerIdentity, body: Incoming) -> Result<Bytes, Refusal> {
-    let request: AppendEntriesRequest<Types> = read(body).await?;
+async fn append(
+    raft: &Raft,
+    left_behind: &watch::Sender<Option<TooNew>>,
+    sender: &PeerIdentity,
+    body: Incoming,
+) -> Result<Bytes, Refusal> {
+    let bytes = network::collect(body, MESSAGE_LIMIT).await.map_err(Refusal::malformed)?;
+    let refuse = |too_new: TooNew| {
+        left_behind.send_replace(Some(too_new));
+        Refusal::malformed(too_new)
+    };
+    let request: AppendEntriesRequest<Types> = serde_json::from_slice(&bytes)
+        .map_err(|error| types::too_new(&bytes).map_or_else(|| Refusal::malformed(error), refuse))?;
     check_sender(sender, &request.vote)?;
+    request.entries.iter().try_for_each(types::check_entry).map_err(refuse)?;
     Ok(render(&raft.append_entries(request).await))
 }
 

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use drover_core::state::{ClusterState, STATE_VERSION};
+use drover_core::state::{ClusterState, check_known};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -79,7 +79,7 @@ impl SnapshotDir {
     /// Writes a snapshot, and makes it the newest one unless a newer one came meanwhile.
     pub(super) fn write(&self, meta: &SnapshotMeta, state: &ClusterState) -> Result<(), StoreError> {
         let began = Instant::now();
-        let head = Head { state_version: STATE_VERSION, meta: meta.clone() };
+        let head = Head { state_version: state.version.0, meta: meta.clone() };
         let mut content = serde_json::to_vec(&head).expect("a head is plain data");
         content.push(b'\n');
         serde_json::to_writer(&mut content, state).expect("the state is plain data");
@@ -151,9 +151,7 @@ fn decode(path: &Path, content: &[u8]) -> Result<Content, StoreError> {
     let line = line.ok_or_else(|| StoreError::corrupt(path, 0, "the head is missing"))?;
     // The version first: the head of a later one need not have the fields of this one.
     let Version { state_version } = serde_json::from_slice(&content[..line]).map_err(unreadable)?;
-    if state_version > STATE_VERSION {
-        return Err(StoreError::Newer { path: path.to_owned(), found: state_version });
-    }
+    check_known(state_version).map_err(|too_new| StoreError::TooNew { path: path.to_owned(), too_new })?;
     let head: Head = serde_json::from_slice(&content[..line]).map_err(unreadable)?;
     let mut state: ClusterState = serde_json::from_slice(&content[line + 1..]).map_err(unreadable)?;
     state.rebuild_indexes();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drover_core::ids::TaskId;
-use drover_core::state::{Command, NodeRole, Refusal};
+use drover_core::state::{ClusterVersion, Command, NodeRole, Refusal, STATE_VERSION};
 use drover_core::time::Timestamp;
 use drover_pki::Role;
 
@@ -175,7 +175,7 @@ async fn masters_come_and_go_while_the_cluster_runs() {
     let consensus = machines[leading].consensus().clone();
     assert_eq!(consensus.remove_master("nobody").await, Err(MembershipError::Unknown("nobody".into())));
     let me = consensus.me().clone();
-    let taken = consensus.add_master(1, &me.name, "elsewhere:1").await;
+    let taken = consensus.add_master(1, &me.name, "elsewhere:1", STATE_VERSION).await;
     assert!(matches!(taken, Err(MembershipError::Taken { .. })), "{taken:?}");
 
     consensus.remove_master(&names[gone]).await.unwrap();
@@ -288,6 +288,90 @@ async fn a_lost_or_foreign_log_is_refused() {
     let error = Consensus::start(SETTINGS, &mut machine.credentials(), &machine.raft_dir()).await.unwrap_err();
     assert!(matches!(&error, StartError::Store(StoreError::Locked { .. })), "{error}");
     machine.leads().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_is_raised_once_every_master_knows_it() {
+    let mut machines = three(SETTINGS).await;
+    let leading = leader(&machines).await;
+    let absent = (leading + 1) % 3;
+    let consensus = machines[leading].consensus().clone();
+    let next = STATE_VERSION + 1;
+    let faults = async || match consensus.raise_version(Some(next), Timestamp(0)).await {
+        Err(RaiseError::Masters { to, faults }) if to == next => faults,
+        other => panic!("{other:?}"),
+    };
+    let told = faults().await;
+    assert_eq!(told.len(), 3, "everybody's at once: {told:?}");
+    assert!(told.iter().all(|(_, why)| why.contains("install the newer drover there")), "{told:?}");
+
+    let name = machines[absent].consensus().me().name.clone();
+    machines[absent].stop().await;
+    let told = faults().await;
+    let silent: Vec<&String> = told.iter().filter(|(_, why)| why.contains("does not answer")).map(|(name, _)| name).collect();
+    assert_eq!(silent, [&name], "{told:?}");
+    machines[absent].start().await.unwrap();
+    let knows = |members: &[Member]| members.iter().all(|member| member.knows.as_ref() == Some(&Knows::ours()));
+    soon("everybody is heard again", async {
+        while !knows(&consensus.members()) {
+            tokio::time::sleep(SETTINGS.heartbeat_interval).await;
+        }
+    })
+    .await;
+
+    assert_eq!(consensus.raise_version(None, Timestamp(0)).await, Ok(STATE_VERSION), "the newest that is known");
+    assert_eq!(consensus.read(|state| state.version), ClusterVersion(STATE_VERSION));
+    let lower = consensus.raise_version(Some(0), Timestamp(0)).await;
+    assert_eq!(lower, Err(RaiseError::Lower { at: STATE_VERSION, to: 0 }));
+    let other = machines[absent].consensus().raise_version(None, Timestamp(0)).await;
+    assert!(matches!(other, Err(RaiseError::NotLeader { .. })), "{other:?}");
+    let too_old = consensus.add_master(1, "n9", "n9:7071", STATE_VERSION - 1).await;
+    let expected = MembershipError::TooOld { name: "n9".into(), knows: STATE_VERSION - 1, version: STATE_VERSION };
+    assert_eq!(too_old, Err(expected));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_goes_no_further_than_it_can_read() {
+    let mut machine = Machine::found("n1", SETTINGS).await;
+    let before = machine.state();
+    let raise = Command::RaiseVersion { to: ClusterVersion(STATE_VERSION + 1), at: Timestamp(0) };
+    // As another master would have proposed it that knows the next version.
+    assert_eq!(machine.consensus().propose(raise).await, Err(ProposeError::Unavailable));
+    let end = async |machine: &Machine| {
+        let mut fatal = machine.consensus().fatal();
+        soon("the end", fatal.wait_for(Option::is_some)).await.unwrap().clone().unwrap()
+    };
+    let first = end(&machine).await;
+    assert_eq!(machine.state(), before, "nothing of it was taken for applied");
+    machine.stop().await;
+    // It may notice while it starts, or just after.
+    let again = match machine.start().await {
+        Ok(()) => end(&machine).await,
+        Err(error) => format!("{error:?}"),
+    };
+    for why in [first, again] {
+        assert!(why.contains("cannot be followed beyond entry") && why.contains("install the newer drover"), "{why}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_is_sent_what_it_cannot_read_keeps_none_of_it_and_stops() {
+    let machine = Machine::found("n1", SETTINGS).await;
+    let (me, last) = (machine.consensus().me().id, machine.consensus().numbers().last_log_index);
+    let message = format!(
+        r#"{{"vote":{{"leader_id":{{"term":9,"node_id":{me}}},"committed":true}},"prev_log_id":null,"leader_commit":null,"entries":[
+            {{"log_id":{{"leader_id":{{"term":9,"node_id":{me}}},"index":0}},"payload":{{"Normal":{{"version":{},"commands":[]}}}}}}]}}"#,
+        STATE_VERSION + 1
+    );
+    let request = hyper::Request::post("/raft/v1/append").body(drover_pki::client::full(message)).unwrap();
+    let client = machine.client(&machine.credentials());
+    let answer = soon("an answer", client.call(request, 1 << 16)).await.unwrap();
+    let text = String::from_utf8_lossy(answer.body());
+    assert!(answer.status() == 400 && text.contains("install the newer drover"), "{text}");
+    let mut fatal = machine.consensus().fatal();
+    let why = soon("the end", fatal.wait_for(Option::is_some)).await.unwrap().clone().unwrap();
+    assert!(why.contains("cannot follow the others") && why.contains("install the newer drover"), "{why}");
+    assert_eq!(machine.consensus().numbers().last_log_index, last);
 }
 
 #[tokio::test(flavor = "multi_thread")]

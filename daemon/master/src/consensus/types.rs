@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use drover_core::state::{Command, Refusal, STATE_VERSION};
+use drover_core::state::{ClusterVersion, Command, Refusal, TooNew, check_known};
+use openraft::EntryPayload;
 use openraft::impls::OneshotResponder;
 use serde::{Deserialize, Serialize};
 
@@ -40,15 +41,15 @@ pub(super) struct MasterNode {
 /// One entry of the log: commands that are applied one after the other and answered one by one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Proposal {
-    /// The [`STATE_VERSION`] of the proposer.
+    /// The cluster's when it was written; the commands are of it or of an earlier one.
     pub(super) version: u32,
     /// Shared, because the log, each replication stream and the state machine hold the same entry.
     pub(super) commands: Arc<Vec<Command>>,
 }
 
 impl Proposal {
-    pub(super) fn new(commands: Vec<Command>) -> Self {
-        Self { version: STATE_VERSION, commands: Arc::new(commands) }
+    pub(super) fn new(version: ClusterVersion, commands: Vec<Command>) -> Self {
+        Self { version: version.0, commands: Arc::new(commands) }
     }
 }
 
@@ -56,4 +57,28 @@ impl Proposal {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Outcome {
     pub(super) results: Vec<Result<(), Refusal>>,
+}
+
+/// Whether this build can read what an entry holds.
+///
+/// One of a later version may look as if it could be read, with less in it than was written. So it must not be kept either.
+pub(super) fn check_entry(entry: &Entry) -> Result<(), TooNew> {
+    match &entry.payload {
+        EntryPayload::Normal(proposal) => check_known(proposal.version),
+        EntryPayload::Blank | EntryPayload::Membership(_) => Ok(()),
+    }
+}
+
+/// Of an entry, or a message with entries, that could not be read: whether one of them is of a later version.
+pub(super) fn too_new(bytes: &[u8]) -> Option<TooNew> {
+    let newest = serde_json::from_slice(bytes).ok().as_ref().and_then(newest_version);
+    newest.and_then(|newest| check_known(newest).err())
+}
+
+/// The newest version among the proposals in some JSON whose other shapes may be unknown.
+fn newest_version(value: &serde_json::Value) -> Option<u32> {
+    use serde_json::Value;
+    let own = value.pointer("/payload/Normal/version").and_then(Value::as_u64).and_then(|version| u32::try_from(version).ok());
+    let entries = value.get("entries").and_then(Value::as_array).into_iter().flatten();
+    own.into_iter().chain(entries.filter_map(newest_version)).max()
 }

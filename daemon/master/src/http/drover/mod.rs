@@ -6,7 +6,7 @@ mod why;
 
 use super::{Api, json, query, segments};
 use crate::clock;
-use crate::consensus::ProposeError;
+use crate::consensus::{ProposeError, RaiseError};
 use crate::metrics;
 use bytes::Bytes;
 use drover_api::drover::{
@@ -66,6 +66,9 @@ impl From<ProposeError> for Refused {
             ProposeError::Refused(refusal @ Refusal::NoRoom(_)) => Self::limit(StatusCode::CONFLICT, refusal.to_string()),
             error @ ProposeError::TooLarge { .. } => Self::limit(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
             ProposeError::Refused(refusal) => Self::new(StatusCode::CONFLICT, code::CONFLICT, refusal.to_string()),
+            error @ ProposeError::TooNew { .. } => {
+                Self::new(StatusCode::CONFLICT, code::VERSION, error.to_string()).remedy("drover cluster raise-version")
+            }
             other => Self::new(StatusCode::SERVICE_UNAVAILABLE, code::NO_LEADER, other.to_string())
                 .remedy("try again: another master will lead in a moment"),
         }
@@ -134,6 +137,7 @@ async fn route(api: &Arc<Api>, head: &Parts, body: Bytes) -> Result<Response<Bod
         (&Method::GET, ["masters"]) => ok(&views::masters(api)),
         (&Method::GET, ["state"]) => ok(&state(api).await),
         (&Method::POST, ["masters", name, "remove"]) => remove_master(api, name).await,
+        (&Method::POST, ["version", "raise"]) => raise_version(api, &body).await,
         (&Method::GET, ["why", "apps", id @ ..]) => ok(&why::app(api, &format!("/{}", id.join("/")))?),
         (&Method::GET, ["why", "jobs", name]) => ok(&why::job(api, name)?),
         (&Method::GET, ["why", "tasks", id]) => ok(&why::task(api, id)?),
@@ -211,6 +215,30 @@ async fn remove_master(api: &Arc<Api>, name: &str) -> Result<Response<Body>, Ref
     })?;
     let masters: Masters = views::masters(api);
     Ok(json(StatusCode::OK, &masters))
+}
+
+async fn raise_version(api: &Arc<Api>, body: &Bytes) -> Result<Response<Body>, Refused> {
+    let request: api::RaiseRequest = if body.is_empty() { api::RaiseRequest::default() } else { parse(body)? };
+    match api.consensus.raise_version(request.to, clock::now()).await {
+        Ok(_) => Ok(json(StatusCode::OK, &views::masters(api))),
+        Err(RaiseError::Propose(error)) => Err(error.into()),
+        Err(error @ RaiseError::NotLeader { .. }) => {
+            Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, code::NO_LEADER, error.to_string())
+                .remedy("try again in a moment"))
+        }
+        Err(error @ RaiseError::Masters { .. }) => {
+            let mut refused =
+                Refused::new(StatusCode::CONFLICT, code::VERSION, error.to_string()).remedy("drover masters list");
+            if let RaiseError::Masters { faults, .. } = error {
+                let fault = |(name, message)| Fault { path: format!("/masters/{name}"), message };
+                refused.1.faults = faults.into_iter().map(fault).collect();
+            }
+            Err(refused)
+        }
+        Err(error @ (RaiseError::Lower { .. } | RaiseError::Busy)) => {
+            Err(Refused::new(StatusCode::CONFLICT, code::CONFLICT, error.to_string()))
+        }
+    }
 }
 
 async fn create_token(api: &Arc<Api>, body: &Bytes) -> Result<Response<Body>, Refused> {

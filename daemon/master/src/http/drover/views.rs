@@ -33,6 +33,7 @@ pub(super) fn status(api: &Api) -> Status {
         cluster: api.cluster.to_string(),
         leader: leadership.leader.as_ref().map(|l| Leader { name: l.name.clone(), address: l.address.clone() }),
         term: leadership.term,
+        version: state.version.0,
         masters: api.consensus.members().into_iter().map(master).collect(),
         agents: agent_counts(state),
         capacity: capacity(state),
@@ -49,14 +50,17 @@ fn master(member: Member) -> Master {
         MemberRole::Follower => MasterRole::Follower,
         MemberRole::Learner => MasterRole::Learner,
     };
-    Master { id: member.id, name: member.name, address: member.address, role, lag: member.lag, seen_ago_ms: member.seen_ago_ms }
+    let (knows, release) = member.knows.map(|knows| (knows.version, knows.release)).unzip();
+    let Member { id, name, address, lag, seen_ago_ms, .. } = member;
+    Master { id, name, address, role, lag, seen_ago_ms, knows, release }
 }
 
 pub(super) fn masters(api: &Api) -> Masters {
     let term = api.consensus.leadership().borrow().term;
     let mut masters: Vec<Master> = api.consensus.members().into_iter().map(master).collect();
     masters.sort_by(|a, b| a.name.cmp(&b.name));
-    Masters { api_version: ApiVersion, term, masters }
+    let version = api.consensus.read(|state| state.version.0);
+    Masters { api_version: ApiVersion, term, version, masters }
 }
 
 fn agent_counts(state: &ClusterState) -> AgentCounts {
