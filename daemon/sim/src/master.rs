@@ -16,6 +16,9 @@ use drover_core::time::Millis;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+/// Turns a master may take over one thing that happened.
+const TURNS_MAX: u32 = 10_000;
+
 /// How often an agent shall be heard of.
 pub(crate) const HEARTBEAT: Millis = Millis::from_secs(3);
 
@@ -592,6 +595,7 @@ impl World {
 
     /// Carries everything that follows from what just happened to a master.
     fn settle_master(&mut self, number: usize) {
+        let mut turns = 0;
         loop {
             let mut any = self.apply(number);
             if self.masters[number].proc.is_none() {
@@ -609,6 +613,10 @@ impl World {
                 self.tend_session(number, id);
             }
             any |= self.lead(number);
+            turns += 1;
+            if turns == TURNS_MAX {
+                self.judge(Err(("a master comes to rest", format!("master {number} turned {turns} times in no time"))));
+            }
             if !any || self.failure.is_some() {
                 break;
             }
