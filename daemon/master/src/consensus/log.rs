@@ -14,11 +14,12 @@ use std::fs::File;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLock, mpsc};
 use std::time::Instant;
 
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
-use openraft::{OptionalSend, RaftLogReader, StorageIOError};
+use openraft::{EntryPayload, OptionalSend, RaftLogReader, StorageIOError};
 use tokio::sync::oneshot;
 
 use super::files::{self, Owner, StoreError};
@@ -406,6 +407,11 @@ impl RaftLogStorage<Types> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
+        for entry in &entries {
+            if let EntryPayload::Normal(proposal) = &entry.payload {
+                proposal.is_appended.store(true, Ordering::Relaxed);
+            }
+        }
         // openraft 0.9 waits for the callback before it does anything else, so nothing is lost by waiting here.
         let appended = self.perform(Work::Append(entries)).await;
         callback.log_io_completed(appended.map_err(io::Error::from));
@@ -433,7 +439,7 @@ fn io_text(error: &StoreError) -> String {
 #[cfg(test)]
 mod tests {
     use drover_core::state::TooNew;
-    use openraft::{EntryPayload, Membership};
+    use openraft::Membership;
     use uuid::Uuid;
 
     use super::*;

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use drover_core::state::{Command, Refusal};
@@ -179,6 +180,7 @@ impl Gatherer {
             metrics::BATCH.observe([], commands.len() as f64);
             // The version never goes back, so it still knows what was looked at when it was proposed.
             let proposal = Proposal::new(self.shared.read().version, commands);
+            let is_appended = proposal.is_appended.clone();
             // In the order of the log from here on: openraft takes them one after the other.
             let written = self.raft.client_write_ff(proposal).await;
             replies.spawn(async move {
@@ -187,7 +189,7 @@ impl Gatherer {
                     Err(_fatal) => Err(ProposeError::Unavailable),
                 };
                 drop(place);
-                answer(callers, result);
+                answer(callers, result, is_appended.load(Ordering::Relaxed));
             });
         }
     }
@@ -218,10 +220,16 @@ impl Gatherer {
     }
 }
 
-fn answer(callers: Vec<(usize, oneshot::Sender<Answer>)>, result: Result<ClientWriteResult<Types>, ProposeError>) {
+fn answer(
+    callers: Vec<(usize, oneshot::Sender<Answer>)>,
+    result: Result<ClientWriteResult<Types>, ProposeError>,
+    is_appended: bool,
+) {
     let outcome = match result {
         Ok(Ok(response)) => Ok((response.log_id.index, response.data)),
-        // openraft says so when it did not append the entry, or when a new leader's log took its place.
+        // openraft says so when it did not append the entry, and also when a new leader's log took its place here. Then another
+        // master may have it still, and may lead next.
+        Ok(Err(ClientWriteError::ForwardToLeader(_))) if is_appended => Err(ProposeError::Unavailable),
         Ok(Err(ClientWriteError::ForwardToLeader(forward))) => Err(not_leader(forward)),
         Ok(Err(ClientWriteError::ChangeMembershipError(_))) => Err(ProposeError::Unavailable),
         Err(error) => Err(error),

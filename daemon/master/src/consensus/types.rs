@@ -1,6 +1,7 @@
 //! The types openraft is told about. Nothing outside this module's parent sees them.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use drover_core::state::{ClusterVersion, Command, Refusal, TooNew, check_known};
 use openraft::EntryPayload;
@@ -45,11 +46,14 @@ pub(super) struct Proposal {
     pub(super) version: u32,
     /// Shared, because the log, each replication stream and the state machine hold the same entry.
     pub(super) commands: Arc<Vec<Command>>,
+    /// Whether a log was asked to take it. From then on it may be applied, whoever leads.
+    #[serde(skip)]
+    pub(super) is_appended: Arc<AtomicBool>,
 }
 
 impl Proposal {
     pub(super) fn new(version: ClusterVersion, commands: Vec<Command>) -> Self {
-        Self { version: version.0, commands: Arc::new(commands) }
+        Self { version: version.0, commands: Arc::new(commands), is_appended: Arc::default() }
     }
 }
 
