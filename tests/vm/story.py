@@ -522,6 +522,24 @@ class Clerk:
             leader().succeed(f"curl --silent --output /dev/null --request DELETE {urls}")
 
 
+# Two versions of drover.
+
+NEWER = "/usr/lib/drover-next/droverd"
+
+
+def run_version(machine, role, newer):
+    """Replaces the droverd of a machine by the one of a version from now, or puts today's back, and restarts it."""
+    override = f"/etc/systemd/system/droverd-{role}.service.d/newer.conf"
+    if newer:
+        start = f"ExecStart={NEWER} {role} --config /etc/drover/drover.toml"
+        write_file(machine, override, f"[Service]\nExecStart=\n{start}\n")
+    else:
+        machine.succeed(f"rm -f {override}")
+    machine.succeed("systemctl daemon-reload")
+    # Whether it starts is for the scenario to see: a master may rightly refuse to.
+    machine.execute(f"systemctl restart droverd-{role}")
+
+
 # Cables that carry one way only.
 
 

@@ -228,7 +228,7 @@ impl Session {
                             metrics::SESSIONS.inc([]);
                             metrics::CONNECTED.set([], 1);
                             conversation.welcomed(heartbeat, self.now());
-                            info!(master, protocol, "connected to the leader {master}");
+                            info!(master, protocol, "connected to the leader {master}, which speaks version {protocol} with this agent");
                             self.dialer.welcomed(master, masters);
                             self.leader.send_replace(Some(client.clone()));
                             self.tell_driver(FromLeader::Connected).await?;

@@ -66,13 +66,13 @@ class Container(Machine):
         for cgroup in self.cgroups:
             remove_cgroup(cgroup)
             cgroup.mkdir()
-        binaries = [f"--bind-ro={path}:/usr/bin/{path.name}" for path in self.lab.binaries]
+        programs = [f"--bind-ro={path}:{place}" for place, path in self.lab.programs.items()]
         disks = [f"--bind={disk}:{path}" for path, disk in self._disks.items()]
         argv = [
             "sh", "-ec", ENTER_CGROUPS, "enter", *map(str, self.cgroups), "--",
             "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", f"--directory={self.root}",
             f"--machine={self.name}", f"--hostname={self.name}", f"--network-bridge={self.lab.bridge}",
-            "--console=pipe", "--link-journal=no", "--resolv-conf=off", "--timezone=off", *binaries, *disks, "--boot",
+            "--console=pipe", "--link-journal=no", "--resolv-conf=off", "--timezone=off", *programs, *disks, "--boot",
         ]  # fmt: skip
         with open(self.home / "console", "ab") as console:
             self._nspawn = subprocess.Popen(

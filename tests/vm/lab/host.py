@@ -4,6 +4,7 @@ Nothing here touches a service or the network set-up of the machine: packages ar
 /etc/resolv.conf is compared before and after.
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -128,6 +129,11 @@ def binaries() -> tuple[Path, Path]:
     return target / "droverd", target / "drover"
 
 
+def next_droverd() -> Path:
+    """droverd as it will be one version from now: what `build_next` makes."""
+    return binaries()[0].parent / "next/droverd"
+
+
 def stripped(binary: Path) -> Path:
     """The binary without debugging information, for where its size costs time."""
     small = binary.with_suffix(".stripped")
@@ -145,9 +151,30 @@ def build_drover(*more: str) -> None:
         raise LabError("cargo is missing: install Rust 1.95 or newer (https://rustup.rs), or put cargo on the PATH")
     started = time.monotonic()
     say(f"  … building droverd and drover (cargo, profile {PROFILE})")
-    argv = ["cargo", "build", "--profile", PROFILE, "-p", "droverd", "-p", "drover", *more]
+    cargo("-p", "droverd", "-p", "drover", *more)
+    say(f"    built in {time.monotonic() - started:.1f} s")
+
+
+def build_next() -> None:
+    """Makes the droverd that is one version ahead (the feature `next-version`), beside the one of today. Cargo puts both into one
+    place, so this comes before `build_drover`, and only once at a time."""
+    started = time.monotonic()
+    say("  … building droverd as it will be one version from now")
+    target = next_droverd()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(target.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        cargo("-p", "droverd", "-p", "drover", "--features", "droverd/next-version")
+        # Its own file: nodes of another run may have the one before open.
+        unfinished = target.with_suffix(".new")
+        shutil.copy2(binaries()[0], unfinished)
+        unfinished.rename(target)
+    say(f"    built in {time.monotonic() - started:.1f} s")
+
+
+def cargo(*words: str) -> None:
+    argv = ["cargo", "build", "--profile", PROFILE, *words]
     if not sys.stderr.isatty():
         argv.insert(2, "--quiet")
     if subprocess.run(argv, cwd=REPO).returncode != 0:
         raise LabError("drover does not build; cargo says why above")
-    say(f"    built in {time.monotonic() - started:.1f} s")

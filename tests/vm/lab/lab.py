@@ -27,6 +27,7 @@ class Lab:
         self.nodes_directory = enclosure.directory / "nodes"
         self._log = log
         self._emulator: Emulator | None = None
+        self._has_next = False
         if not self.nodes_directory.exists():
             self.nodes_directory.mkdir()
             if in_memory:
@@ -34,8 +35,12 @@ class Lab:
             self._make_network()
 
     @property
-    def binaries(self) -> list[Path]:
-        return [path for path in host.binaries() if path.exists()]
+    def programs(self) -> dict[str, Path]:
+        """What nodes get of drover: where it is on a node, and where here."""
+        programs = {f"/usr/bin/{path.name}": path for path in host.binaries() if path.exists()}
+        if self._has_next:
+            programs["/usr/lib/drover-next/droverd"] = host.next_droverd()
+        return programs
 
     def _make_network(self) -> None:
         run("ip", "link", "set", "lo", "up")
@@ -43,8 +48,9 @@ class Lab:
         run("ip", "address", "add", f"{OWN_ADDRESS}/24", "dev", BRIDGE)
         run("ip", "link", "set", BRIDGE, "up")
 
-    def make_nodes(self, count: int, kind=Container) -> list[Machine]:
-        """Makes n1…nN, switched off."""
+    def make_nodes(self, count: int, kind=Container, has_next: bool = False) -> list[Machine]:
+        """Makes n1…nN, switched off; if asked, with the droverd of one version from now beside the other."""
+        self._has_next = has_next
         self.names = {f"n{number}": f"{NETWORK}.{number}" for number in range(1, count + 1)}
         self.machines = [kind(name, address, self._log, self) for name, address in self.names.items()]
         return self.machines

@@ -10,6 +10,8 @@ masters, agents   how many machines of each kind: n1, n2, … first the masters,
 vm                whether the kernel must enforce limits; the lab then takes emulated machines
 alone             (optional) `true`: the scenario leaves the machines in a state that others cannot start from
 timeout           (optional) seconds it may take, 300 if not said
+next              (optional) `true`: machines have the droverd of one version from now too, /usr/lib/drover-next/droverd; the
+                  lab alone builds it, so such a scenario is no NixOS VM test
 systemd           (optional) `252`: it is not about systemd, so playing it on this version is enough
 """
 
@@ -27,7 +29,7 @@ from .machine import Machine
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "scenarios"
 STORY = Path(__file__).resolve().parents[1] / "story.py"
-KEYS = {"masters": int, "agents": int, "timeout": int, "systemd": int, "vm": bool, "alone": bool}
+KEYS = {"masters": int, "agents": int, "timeout": int, "systemd": int, "vm": bool, "alone": bool, "next": bool}
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Scenario:
     agents: int
     vm: bool
     alone: bool = False
+    next: bool = False
     timeout: int = 300
     systemd: int | None = None
 
@@ -50,7 +53,7 @@ class Scenario:
     @property
     def shape(self) -> tuple:
         """Scenarios of one shape can follow each other on the same machines."""
-        return self.vm, self.masters, self.agents
+        return self.vm, self.masters, self.agents, self.next
 
     @property
     def promise(self) -> str:

@@ -171,9 +171,9 @@ class Virtual(Machine):
         payload = self.home / "payload"
         furnish(payload, self, self.lab.names, accounts=False)
         (payload / "etc/machine-id").write_text(uuid.uuid4().hex + "\n")
-        (payload / "usr/bin").mkdir(parents=True)
-        for binary in self.lab.binaries:
-            shutil.copy(host.stripped(binary), payload / "usr/bin" / binary.name)
+        for place, program in self.lab.programs.items():
+            (payload / place.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(host.stripped(program), payload / place.lstrip("/"))
         archive = Archive()
         archive.tree(payload, "payload")
         # The kernel unpacks archive after archive; a compressed one first keeps the second aligned by its own padding.

@@ -345,7 +345,7 @@ impl Consensus {
                 Ok(Answer::Taken) => return true,
                 Ok(Answer::Elsewhere(leader)) => address = leader,
                 Ok(Answer::Refused(why)) => {
-                    tracing::warn!(%address, %why, "the cluster does not take this master in");
+                    tracing::warn!(%address, "the cluster does not take this master in: {why}");
                     return false;
                 }
                 Err(error) => {

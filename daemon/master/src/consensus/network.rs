@@ -243,7 +243,7 @@ impl Peer {
             }
             status => {
                 let why = String::from_utf8_lossy(answer.body());
-                tracing::warn!(master = %self.node.name, %status, %why, "a master refused a message of this one");
+                tracing::warn!(master = %self.node.name, %status, "a master refused a message of this one: {why}");
                 Err(CallError::Status(status))
             }
         }
