@@ -217,7 +217,7 @@ impl World {
         }
     }
 
-    fn end_agent(&mut self, number: usize, is_power_cut: bool, down: Ms) {
+    pub(crate) fn end_agent(&mut self, number: usize, is_power_cut: bool, down: Ms) {
         let machine = &mut self.agents[number];
         machine.armed = None;
         if let Some(proc) = machine.proc.take()

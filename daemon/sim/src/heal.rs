@@ -5,7 +5,7 @@ use crate::plan::{Ms, Wish};
 use crate::world::{AGENT_TIMEOUT, Event, World, note};
 use drover_core::agent::Agent;
 use drover_core::app::App;
-use drover_core::ids::{AppId, TaskId};
+use drover_core::ids::{AgentId, AppId, TaskId};
 use drover_core::job::{Run, RunState, Trigger};
 use drover_core::resources::Ports;
 use drover_core::scaling;
@@ -43,6 +43,9 @@ pub(crate) const HEALED_WITHIN: Ms = 2_000
     + 60_000
     + 20_000;
 
+/// Within which time what ran on a node that is lost runs elsewhere: as above, and the longest patience of an app.
+const REPLACED_WITHIN: Ms = HEALED_WITHIN + 60_000;
+
 /// How far the end of a run has come.
 #[derive(Debug, Default)]
 pub(crate) struct Ending {
@@ -59,6 +62,10 @@ enum Stage {
     Faults,
     /// Heals, with all it was asked to do.
     Healing { since: Ms },
+    /// A node has lost its power, and stays away.
+    Bereft { agent: usize, since: Ms },
+    /// It is back.
+    Returning { since: Ms },
     /// What never rests is taken away.
     Clearing { since: Ms },
     /// Nothing is to be done: nothing is written.
@@ -79,6 +86,24 @@ impl World {
                 None => {
                     self.coverage.heal_longest = self.coverage.heal_longest.max(self.now - since);
                     note!(self, "HEALED");
+                    self.lose_a_node();
+                }
+                Some(what) => self.is_still_healing(since, what),
+            },
+            Stage::Bereft { agent, since } => match self.what_is_not_replaced(agent) {
+                None => {
+                    note!(self, "REPLACED");
+                    self.coverage.replaced += 1;
+                    self.begin_agent(agent, self.agents[agent].life);
+                    self.ending.stage = Stage::Returning { since: self.now };
+                }
+                Some(what) if self.now > since + REPLACED_WITHIN => {
+                    self.judge(Err(("what ran on a lost node runs elsewhere", what)));
+                }
+                Some(_) => {}
+            },
+            Stage::Returning { since } => match self.what_is_not_healed() {
+                None => {
                     self.take_away_what_never_rests();
                     self.ending.stage = Stage::Clearing { since: self.now };
                 }
@@ -108,6 +133,35 @@ impl World {
             }
         }
         self.after(LOOK_EVERY, Event::Look);
+    }
+
+    /// A node with the most instances loses its power for longer than anybody waits, unless there is only one.
+    fn lose_a_node(&mut self) {
+        let busiest = (0..self.agents.len()).max_by_key(|number| self.agents[*number].systemd.up().count());
+        match busiest.filter(|_| self.agents.len() > 1) {
+            Some(agent) => {
+                self.end_agent(agent, true, 2 * REPLACED_WITHIN);
+                self.ending.stage = Stage::Bereft { agent, since: self.now };
+            }
+            None => self.ending.stage = Stage::Returning { since: self.now },
+        }
+    }
+
+    /// An app that lacks instances because a node is away, though others have room. What an app must not give up is not missed,
+    /// nor is what a deployment has under way.
+    fn what_is_not_replaced(&self, lost: usize) -> Option<String> {
+        let (state, lost) = (&self.truth.state, self.agents[lost].id());
+        if state.agents.get(&lost).is_some_and(Agent::is_up) {
+            return Some(format!("{lost} counts as up"));
+        }
+        let is_whole = |id: &AppId, app: &App| {
+            let elsewhere = state.tasks_of_app(id).filter(|task| task.is_running() && task.agent != lost);
+            elsewhere.count() == app.instances as usize || !self.is_there_room(app)
+        };
+        let lacking = state.apps.iter().find(|(id, record)| {
+            stays(&record.app.program) && state.deployments_of(id).next().is_none() && !is_whole(id, &record.app)
+        });
+        lacking.map(|(id, record)| format!("app {id} does not have its {} elsewhere", record.app.instances))
     }
 
     fn is_still_healing(&mut self, since: Ms, what: String) {
@@ -197,14 +251,16 @@ impl World {
 
     fn is_there_room(&self, app: &App) -> bool {
         let state = &self.truth.state;
-        let tasks = || state.tasks_of_app(&app.id);
+        let is_up = |agent: &AgentId| state.agents.get(agent).is_some_and(Agent::is_up);
+        let tasks = || state.tasks_of_app(&app.id).filter(|task| is_up(&task.agent));
         let running = tasks().filter(|task| task.is_running() && scaling::is_current(app, task)).count();
         let is_free = |agent: &Agent| {
             let free = state.free_on(agent);
             let places = agent.places(state.tasks_of_agent(&agent.info.id).count());
-            places > 0 && free.total().hold(&app.resources) && !free.ports.values().all(Ports::is_empty)
+            agent.is_up() && places > 0 && free.total().hold(&app.resources) && !free.ports.values().all(Ports::is_empty)
         };
-        let is_spread = app.constraints.is_empty() || tasks().count() < self.agents.len();
+        let hosts = state.agents.values().filter(|agent| agent.is_up()).count();
+        let is_spread = app.constraints.is_empty() || tasks().count() < hosts;
         running >= app.instances as usize || is_spread && state.agents.values().any(is_free)
     }
 

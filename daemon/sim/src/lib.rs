@@ -103,6 +103,7 @@ pub struct Coverage {
     pub stops: u64,
     pub investigations: u64,
     pub lost: u64,
+    pub replaced: u64,
     pub heal_longest: Ms,
     pub faults: BTreeMap<&'static str, u64>,
 }
@@ -114,7 +115,7 @@ impl Coverage {
             ($($field:ident)*) => { $(self.$field += other.$field;)* };
         }
         sum!(events virtual_ms entries leaders decisions sessions snapshots snapshots_installed refused_newer acknowledged reads);
-        sum!(slots agent_starts crashes_in_writes disk_ends older_assignments starts executed stops investigations lost);
+        sum!(slots agent_starts crashes_in_writes disk_ends older_assignments starts executed stops investigations lost replaced);
         self.heal_longest = self.heal_longest.max(other.heal_longest);
         for (name, count) in &other.faults {
             *self.faults.entry(name).or_default() += count;

@@ -59,6 +59,7 @@ fn seeds_hold() {
         met.stops,
         met.investigations,
         met.lost,
+        met.replaced,
     ];
     assert!(counts.iter().all(|count| *count > 0), "what nothing happens in proves nothing: {met:#?}");
     assert!(met.faults.len() >= 22, "every kind of fault happens: {:?}", met.faults);
