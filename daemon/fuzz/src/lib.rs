@@ -62,3 +62,24 @@ fn files_of(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
     files.sort();
     Ok(files)
 }
+
+/// Bytes out of a line: `\n`, `\\`, `\"` and `\xNN`.
+fn unescape(line: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(line.len());
+    let mut rest = line;
+    while let Some((byte, tail)) = rest.split_first() {
+        (out, rest) = match (byte, tail) {
+            (b'\\', [b'n', tail @ ..]) => ([out, vec![b'\n']].concat(), tail),
+            (b'\\', [byte @ (b'\\' | b'"'), tail @ ..]) => ([out, vec![*byte]].concat(), tail),
+            (b'\\', [b'x', high, low, tail @ ..]) => {
+                let digit = |byte: &u8| char::from(*byte).to_digit(16).unwrap_or(0) as u8;
+                ([out, vec![digit(high) << 4 | digit(low)]].concat(), tail)
+            }
+            (byte, tail) => {
+                out.push(*byte);
+                (out, tail)
+            }
+        };
+    }
+    out
+}

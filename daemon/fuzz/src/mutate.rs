@@ -1,45 +1,21 @@
 //! Changed copies of inputs: what a test without libFuzzer tries, the same for the same seed.
 
+use crate::unescape;
 use oorandom::Rand32;
+use std::sync::OnceLock;
 
 /// Longest result.
 const BYTES_MAX: usize = 64 << 10;
 
 /// Bytes and words that mean something to one reader or another.
-const WORDS: [&[u8]; 32] = [
-    b"\"",
-    b"{",
-    b"}",
-    b"[",
-    b"]",
-    b":",
-    b",",
-    b"\n",
-    b"\0",
-    b"/",
-    b"..",
-    b"%2f",
-    b"%",
-    b"null",
-    b"true",
-    b"-1",
-    b"0",
-    b"1e999",
-    b"0.0000001",
-    b"4294967296",
-    b"9223372036854775807",
-    b"18446744073709551615",
-    b"-9223372036854775808",
-    b"\\u0000",
-    b"\xff",
-    b"\xc3\x28",
-    b"R/",
-    b"P1Y",
-    b"PT0S",
-    b"9999-12-31T23:59:59Z",
-    b"=",
-    b"_2d",
-];
+fn words() -> &'static [Vec<u8>] {
+    static WORDS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    WORDS.get_or_init(|| {
+        let lines = include_str!("../words").lines();
+        let quoted = lines.filter_map(|line| line.strip_prefix('"')?.strip_suffix('"'));
+        quoted.map(|word| unescape(word.as_bytes())).collect()
+    })
+}
 
 /// A changed copy of `input`; `other` is one to take pieces of.
 pub fn changed(input: &[u8], other: &[u8], dice: &mut Rand32) -> Vec<u8> {
@@ -60,7 +36,7 @@ fn change(bytes: &mut Vec<u8>, other: &[u8], dice: &mut Rand32) {
         1 if at < bytes.len() => bytes[at] = dice.rand_u32() as u8,
         2 => drop(bytes.drain(at..at + length)),
         3 => {
-            let word = WORDS[up_to(dice, WORDS.len() - 1)];
+            let word = &words()[up_to(dice, words().len() - 1)];
             bytes.splice(at..at + length.min(word.len()), word.iter().copied());
         }
         4 => {

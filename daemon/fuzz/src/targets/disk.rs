@@ -1,7 +1,7 @@
 //! What masters and agents find on their disks.
 
 use super::lines;
-use crate::fixture;
+use crate::{fixture, unescape};
 use drover_core::node::Node;
 use drover_core::state::ClusterState;
 use drover_core::unit::{FORMAT, ledger_text, read_ledger};
@@ -59,27 +59,6 @@ pub(super) fn log_segments(bytes: &[u8]) {
         write(&directory.path().join(format!("wal-{:020}", at + 1)), file);
     }
     check_directory(directory.path());
-}
-
-/// `\n`, `\\` and `\xNN` in a line.
-fn unescape(line: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(line.len());
-    let mut rest = line;
-    while let Some((byte, tail)) = rest.split_first() {
-        (out, rest) = match (byte, tail) {
-            (b'\\', [b'n', tail @ ..]) => ([out, vec![b'\n']].concat(), tail),
-            (b'\\', [b'\\', tail @ ..]) => ([out, vec![b'\\']].concat(), tail),
-            (b'\\', [b'x', high, low, tail @ ..]) => {
-                let digit = |byte: &u8| char::from(*byte).to_digit(16).unwrap_or(0) as u8;
-                ([out, vec![digit(high) << 4 | digit(low)]].concat(), tail)
-            }
-            (byte, tail) => {
-                out.push(*byte);
-                (out, tail)
-            }
-        };
-    }
-    out
 }
 
 /// A snapshot that is whole, whatever it says.

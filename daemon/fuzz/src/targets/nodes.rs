@@ -140,7 +140,6 @@ pub(super) fn join(bytes: &[u8]) {
     let Ok(wish) = serde_json::from_slice::<JoinRequest>(bytes) else { return };
     if let Ok(token) = wish.token.parse::<JoinToken>() {
         assert_eq!(token.to_string(), wish.token.trim(), "a token is what it is written as");
-        assert!(!token.names_authority(b"of another cluster"));
     }
     if let Some(advertise) = &wish.advertise {
         drover_pki::client::is_address(advertise);
