@@ -70,6 +70,9 @@ impl World {
             self.errand_done(&errand);
             return self.read(leader);
         }
+        if wish == Wish::Raise {
+            return self.raise(leader, errand);
+        }
         self.ids += 1;
         let id = self.ids;
         let now = self.clock(crate::plan::Place::Master(leader), 0).time;
@@ -162,7 +165,7 @@ fn plan(state: &ClusterState, wish: &Wish, now: Timestamp, id: u64) -> Vec<Comma
         Wish::DeleteJob { job } => {
             job_change::plan_remove(state, &job_name(*job), Children::Inherit, now).into_iter().collect()
         }
-        Wish::Read => Vec::new(),
+        Wish::Read | Wish::Raise => Vec::new(),
     }
 }
 

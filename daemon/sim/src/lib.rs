@@ -18,6 +18,7 @@ mod heal;
 mod master;
 mod plan;
 mod raft;
+mod raise;
 mod shrink;
 mod systemd;
 mod truth;
@@ -44,17 +45,23 @@ pub enum Mutant {
     ClingsToSessions,
     /// A master votes and answers before that is on disk.
     VotesUnsynced,
+    /// A master writes entries at the newest version that it knows itself.
+    WritesNewest,
+    /// A leader raises the version without waiting for the other masters' word.
+    RaisesUnasked,
 }
 
 impl Mutant {
     /// All of them, by name.
-    pub const ALL: [(&'static str, Mutant); 6] = [
+    pub const ALL: [(&'static str, Mutant); 8] = [
         ("acts-first", Mutant::ActsFirst),
         ("never-syncs", Mutant::NeverSyncs),
         ("takes-old-assignments", Mutant::TakesOldAssignments),
         ("acknowledges-early", Mutant::AcknowledgesEarly),
         ("clings-to-sessions", Mutant::ClingsToSessions),
         ("votes-unsynced", Mutant::VotesUnsynced),
+        ("writes-newest", Mutant::WritesNewest),
+        ("raises-unasked", Mutant::RaisesUnasked),
     ];
 }
 
@@ -91,6 +98,8 @@ pub struct Coverage {
     pub snapshots: u64,
     pub snapshots_installed: u64,
     pub refused_newer: u64,
+    pub raised: u64,
+    pub raises_refused: u64,
     pub acknowledged: u64,
     pub reads: u64,
     pub slots: u64,
@@ -116,6 +125,7 @@ impl Coverage {
         }
         sum!(events virtual_ms entries leaders decisions sessions snapshots snapshots_installed refused_newer acknowledged reads);
         sum!(slots agent_starts crashes_in_writes disk_ends older_assignments starts executed stops investigations lost replaced);
+        sum!(raised raises_refused);
         self.heal_longest = self.heal_longest.max(other.heal_longest);
         for (name, count) in &other.faults {
             *self.faults.entry(name).or_default() += count;
@@ -147,6 +157,7 @@ pub fn run(plan: &Plan, options: Options) -> Report {
     }
     let mut coverage = std::mem::take(&mut world.coverage);
     (coverage.virtual_ms, coverage.entries, coverage.slots) = (world.now, world.truth.index(), world.truth.slots_begun);
+    coverage.raised = u64::from(world.truth.state.version.0 > 1);
     let text = serde_json::to_string(&world.truth.state).expect("the state is plain data");
     let hash = text.bytes().fold(world.hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     Report { failure: world.failure, coverage, hash, trace: world.trace.unwrap_or_default() }

@@ -5,6 +5,7 @@ use crate::client::Answered;
 use crate::dice::Dice;
 use crate::plan::{Ms, Place};
 use crate::raft::{Entry, Image, Message, Raft, Snapshot};
+use crate::raise::{NEWEST, Raising};
 use crate::truth::{no_app_falls_below_its_minimum, what_does_not_run_has_a_reason};
 use crate::world::{AGENT_TIMEOUT, DialAnswer, Event, Item, Way, World, note};
 use crate::{Mutant, client};
@@ -26,7 +27,7 @@ pub(crate) const HEARTBEAT: Millis = Millis::from_secs(3);
 const PATIENCE: Ms = 10_000;
 
 /// A majority that was silent for so long does not follow any more; also how long a confirmation may take.
-const SILENCE: Ms = 2 * crate::raft::ELECTION;
+pub(crate) const SILENCE: Ms = 2 * crate::raft::ELECTION;
 
 /// Entries between two snapshots, and how many stay behind one.
 const SNAPSHOT_EVERY: u64 = 80;
@@ -38,7 +39,7 @@ const RESTART: Ms = 2_000;
 /// A master's machine.
 #[derive(Debug)]
 pub(crate) struct Master {
-    number: usize,
+    pub(crate) number: usize,
     /// What is on its disk.
     disk: Image,
     /// What is on its way there, and which write that is.
@@ -53,8 +54,10 @@ pub(crate) struct Master {
     pub(crate) watch_again_at: Ms,
     pub(crate) disk_fails_until: Ms,
     pub(crate) slow: (Ms, Ms),
-    /// Entries up to this version are understood.
-    pub(crate) version: u32,
+    /// The newest version that its drover can read.
+    pub(crate) knows: u32,
+    /// When it was last replaced by one that knows less.
+    pub(crate) went_back_at: Option<Ms>,
 }
 
 /// A master's process.
@@ -79,6 +82,7 @@ pub(crate) struct Proc {
     phase: Phase,
     waiting: BTreeMap<u64, (Ms, Waiter)>,
     reads: Vec<Read>,
+    pub(crate) raising: Vec<Raising>,
     wake_at: Option<Ms>,
 }
 
@@ -134,19 +138,20 @@ impl Master {
             watch_again_at: 0,
             disk_fails_until: 0,
             slow: (0, 0),
-            version: 1,
+            knows: NEWEST - 1,
+            went_back_at: None,
         }
     }
 }
 
 impl Proc {
-    fn new(number: usize, count: usize, image: Image, now: Ms, dice: &mut Dice) -> Self {
+    fn new(number: usize, count: usize, knows: u32, image: Image, now: Ms, dice: &mut Dice) -> Self {
         let (state, applied) = match image.snapshot() {
             Some(snapshot) => (decode(snapshot), snapshot.index),
             None => (ClusterState::default(), 0),
         };
         Self {
-            raft: Raft::new(number, count, image, now, dice),
+            raft: Raft::new(number, count, knows, image, now, dice),
             state,
             applied,
             began: now,
@@ -162,6 +167,7 @@ impl Proc {
             phase: Phase::Idle,
             waiting: BTreeMap::new(),
             reads: Vec::new(),
+            raising: Vec::new(),
             wake_at: None,
         }
     }
@@ -184,11 +190,11 @@ impl World {
         if master.disk_fails_until > self.now {
             return self.after(RESTART, Event::Begin { place: Place::Master(number), life });
         }
-        if master.disk.snapshot().is_some_and(|snapshot| snapshot.version > master.version) {
+        if master.disk.snapshot().is_some_and(|snapshot| snapshot.version > master.knows) {
             return;
         }
         master.life += 1;
-        let proc = Proc::new(number, count, master.disk.clone(), self.now, &mut self.dice);
+        let proc = Proc::new(number, count, master.knows, master.disk.clone(), self.now, &mut self.dice);
         master.proc = Some(Box::new(proc));
         note!(self, "master {number} begins");
         self.settle_master(number);
@@ -209,10 +215,12 @@ impl World {
             for id in proc.sessions.into_keys() {
                 self.close(id, Way::ToMaster, !is_power_cut);
             }
-            for (_, waiter) in proc.waiting.into_values() {
-                if let Waiter::Client(errand) = waiter {
-                    self.errand_answered(number, errand, Answered::Unavailable);
-                }
+            let errands = proc.waiting.into_values().filter_map(|(_, waiter)| match waiter {
+                Waiter::Client(errand) => Some(errand),
+                Waiter::Leader | Waiter::Session(_) => None,
+            });
+            for errand in errands.chain(proc.raising.into_iter().map(|raising| raising.errand)) {
+                self.errand_answered(number, errand, Answered::Unavailable);
             }
         }
         let master = &mut self.masters[number];
@@ -233,6 +241,14 @@ impl World {
     }
 
     pub(crate) fn receive_raft(&mut self, from: usize, to: usize, message: Message) {
+        let knows = self.masters[to].knows;
+        if let Message::Append { entries, .. } = &message
+            && entries.iter().any(|entry| entry.version > knows)
+            && self.masters[to].proc.is_some()
+        {
+            // It might look as if it could be read, and be kept with less in it.
+            return self.refuse_newer(to);
+        }
         let Some(proc) = &mut self.masters[to].proc else { return };
         proc.raft.receive(from, message, self.now, &mut self.dice);
         self.settle_master(to);
@@ -362,9 +378,13 @@ impl World {
     pub(crate) fn propose(&mut self, number: usize, commands: Vec<Command>, waiter: Waiter) {
         self.proposals += 1;
         let origin = self.proposals;
-        // Entries have the version that every master of the cluster knows.
-        let version = self.masters.iter().map(|master| master.version).min().unwrap_or(1);
-        let now = self.now;
+        let (now, knows) = (self.now, self.masters[number].knows);
+        let Some(proc) = &mut self.masters[number].proc else { return };
+        let version = if self.mutant == Some(Mutant::WritesNewest) { knows } else { proc.state.version.0 };
+        if proc.raft.is_leader() {
+            let verdict = self.truth.is_written(version);
+            self.judge(verdict);
+        }
         let Some(proc) = &mut self.masters[number].proc else { return };
         match proc.raft.append(Entry { term: 0, version, origin, commands }, now) {
             Some(_) => drop(proc.waiting.insert(origin, (now + PATIENCE, waiter))),
@@ -528,7 +548,7 @@ impl World {
 
     // All of it.
 
-    fn master_now(&self, number: usize) -> drover_core::time::Now {
+    pub(crate) fn master_now(&self, number: usize) -> drover_core::time::Now {
         let began = self.masters[number].proc.as_ref().map_or(self.now, |proc| proc.began);
         self.clock(Place::Master(number), began)
     }
@@ -537,7 +557,7 @@ impl World {
     fn apply(&mut self, number: usize) -> bool {
         let mut any = false;
         loop {
-            let version = self.masters[number].version;
+            let knows = self.masters[number].knows;
             let Some(proc) = &mut self.masters[number].proc else { return any };
             if proc.applied >= proc.raft.commit {
                 return any;
@@ -546,7 +566,7 @@ impl World {
             let index = proc.applied + 1;
             let Some(entry) = proc.raft.image.entry(index).cloned() else {
                 let snapshot = proc.raft.image.snapshot().expect("what is committed is in the log or in the snapshot");
-                if snapshot.version > version {
+                if snapshot.version > knows {
                     self.refuse_newer(number);
                     return any;
                 }
@@ -558,7 +578,7 @@ impl World {
                 self.judge(verdict);
                 continue;
             };
-            if entry.version > version {
+            if entry.version.max(proc.state.version_after(&entry.commands).0) > knows {
                 self.refuse_newer(number);
                 return any;
             }
@@ -576,25 +596,24 @@ impl World {
     }
 
     fn refuse_newer(&mut self, number: usize) {
-        note!(self, "master {number} ends: there is an entry of a newer version");
+        note!(self, "master {number} ends: what comes is of a newer version");
         self.coverage.refused_newer += 1;
         self.end_master(number, false, RESTART);
     }
 
     fn keep_snapshot(&mut self, number: usize) {
-        let version = self.masters[number].version;
         let proc = self.masters[number].proc.as_mut().expect("it applies");
         let before = proc.raft.image.snapshot().map_or(0, |snapshot| snapshot.index);
         if proc.applied >= before + SNAPSHOT_EVERY {
             let bytes = serde_json::to_vec(&proc.state).expect("the state is plain data");
-            let (index, term) = (proc.applied, proc.raft.term_of(proc.applied));
+            let (index, term, version) = (proc.applied, proc.raft.term_of(proc.applied), proc.state.version.0);
             proc.raft.keep_snapshot(Snapshot { index, term, version, bytes }, KEPT_BEHIND);
             self.coverage.snapshots += 1;
         }
     }
 
     /// Carries everything that follows from what just happened to a master.
-    fn settle_master(&mut self, number: usize) {
+    pub(crate) fn settle_master(&mut self, number: usize) {
         let mut turns = 0;
         loop {
             let mut any = self.apply(number);
@@ -604,6 +623,10 @@ impl World {
             any |= self.keep_leadership(number);
             any |= self.give_up_waiting(number);
             any |= self.finish_reads(number);
+            any |= self.finish_raising(number);
+            if self.masters[number].proc.is_none() {
+                return;
+            }
             let proc = self.masters[number].proc.as_ref().expect("it was just there");
             let ids: Vec<u64> = proc.sessions.keys().copied().collect();
             for id in ids {
@@ -714,6 +737,7 @@ impl World {
         if let Some((_, until)) = proc.confirming {
             at = at.min(until);
         }
+        at = proc.raising.iter().map(|raising| raising.until).fold(at, Ms::min);
         if let Phase::Resting { until, .. } = &proc.phase {
             at = at.min(*until);
         }

@@ -99,6 +99,8 @@ pub enum Wish {
     DeleteJob { job: u8 },
     /// Asks a leader to confirm that it knows everything.
     Read,
+    /// Has the cluster's version raised to the newest that the leader knows.
+    Raise,
 }
 
 /// Where.
@@ -169,8 +171,10 @@ pub enum Fault {
     RestartByHand { agent: usize, nth: usize },
     /// An operator freezes a unit.
     FreezeByHand { agent: usize, nth: usize, span: Ms },
-    /// A master is replaced by one of the next version, and its entries with it.
+    /// A master is replaced by one of the next version.
     Upgrade { master: usize },
+    /// A master is replaced by one of the first version, though the cluster's may be raised: then it cannot go on.
+    Downgrade { master: usize },
 }
 
 impl Plan {
@@ -191,7 +195,6 @@ impl Plan {
         for _ in 0..dice.range(0, 12) {
             wishes.push((dice.range(10_000, calm_at), any_wish(&mut dice)));
         }
-        wishes.sort_by_key(|(at, _)| *at);
         let many = dice.pick(&[0, 3, 6, 12, 20]);
         // Some runs meet one kind of fault only, again and again.
         let kinds: Vec<u64> = (0..dice.pick(&[1, 3, 6, 30])).map(|_| dice.range(0, KINDS - 1)).collect();
@@ -201,8 +204,31 @@ impl Plan {
             let kind = dice.pick(&kinds);
             faults.push((at, any_fault(kind, masters, agents, calm_at - at, &mut dice)));
         }
+        // Of numbers of their own: plans without it stay what they were.
+        let mut dice = Dice::new(seed ^ 0x0dd5_eed5_0f2a_7e25);
+        if dice.chance(250) {
+            roll_through(masters, calm_at, &mut wishes, &mut faults, &mut dice);
+        }
+        wishes.sort_by_key(|(at, _)| *at);
         faults.sort_by_key(|(at, _)| *at);
         Self { seed, masters, agents, calm_at, wishes, faults }
+    }
+}
+
+/// Masters are replaced by newer ones one after the other, some of them go back, and somebody has the version raised, too early
+/// perhaps.
+fn roll_through(masters: usize, calm_at: Ms, wishes: &mut Vec<(Ms, Wish)>, faults: &mut Vec<(Ms, Fault)>, dice: &mut Dice) {
+    let step = dice.range(500, calm_at / 8);
+    let mut at = dice.range(2_000, calm_at / 3);
+    for master in 0..masters {
+        faults.push((at, Fault::Upgrade { master }));
+        at = (at + step).min(calm_at - 1_000);
+    }
+    if dice.chance(300) {
+        faults.push((dice.range(2_000, calm_at - 1_000), Fault::Downgrade { master: dice.below(masters) }));
+    }
+    for _ in 0..dice.range(1, 4) {
+        wishes.push((dice.range(2_000, calm_at), Wish::Raise));
     }
 }
 

@@ -101,6 +101,8 @@ pub(crate) enum Message {
         term: u64,
         round: u64,
         matched: Result<u64, u64>,
+        /// The newest version that who answers can read.
+        knows: u32,
     },
 }
 
@@ -118,12 +120,16 @@ struct Peer {
     /// The newest round it answered.
     round: u64,
     answered_at: u64,
+    /// The newest version that it could read then.
+    knows: u32,
 }
 
 #[derive(Debug)]
 pub(crate) struct Raft {
     me: usize,
     count: usize,
+    /// The newest version that this master can read.
+    knows: u32,
     /// As written; how much of it is on disk is `synced`.
     pub(crate) image: Image,
     /// The image has changed since it was last handed to the disk.
@@ -142,11 +148,12 @@ pub(crate) struct Raft {
 }
 
 impl Raft {
-    pub(crate) fn new(me: usize, count: usize, image: Image, now: u64, dice: &mut Dice) -> Self {
+    pub(crate) fn new(me: usize, count: usize, knows: u32, image: Image, now: u64, dice: &mut Dice) -> Self {
         let commit = image.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
         Self {
             me,
             count,
+            knows,
             synced: image.last(),
             image,
             is_dirty: false,
@@ -186,6 +193,14 @@ impl Raft {
     pub(crate) fn is_confirmed(&self, round: u64) -> bool {
         let Role::Leader { peers, .. } = &self.role else { return false };
         peers.iter().enumerate().filter(|(id, peer)| *id == self.me || peer.round >= round).count() * 2 > self.count
+    }
+
+    /// What every master knows, by what they answered to a round or to one after it; `None` until all have.
+    pub(crate) fn known_by_all(&self, round: u64) -> Option<u32> {
+        let Role::Leader { peers, .. } = &self.role else { return None };
+        let others = || peers.iter().enumerate().filter(|(id, _)| *id != self.me).map(|(_, peer)| peer);
+        let have_answered = others().all(|peer| peer.round >= round);
+        have_answered.then(|| others().map(|peer| peer.knows).fold(self.knows, u32::min))
     }
 
     pub(crate) fn wake_at(&self) -> u64 {
@@ -230,7 +245,7 @@ impl Raft {
         if votes.len() * 2 <= self.count {
             return;
         }
-        let peer = Peer { next: self.image.last() + 1, matched: 0, round: 0, answered_at: now };
+        let peer = Peer { next: self.image.last() + 1, matched: 0, round: 0, answered_at: now, knows: 0 };
         self.role = Role::Leader { peers: vec![peer; self.count], beat_at: now };
         self.leader = Some(self.me);
         self.round = 0;
@@ -349,18 +364,22 @@ impl Raft {
             }
             Message::Append { term, round, prev, entries, commit } => {
                 if term < self.image.term {
-                    return self.out.push((from, Message::Reply { term: self.image.term, round, matched: Err(0) }));
+                    return self
+                        .out
+                        .push((from, Message::Reply { term: self.image.term, round, matched: Err(0), knows: self.knows }));
                 }
                 self.follow(term, Some(from), now, dice);
                 let matched = self.take_entries(prev, &entries);
                 if let Ok(upto) = matched {
                     self.commit = self.commit.max(commit.min(upto));
                 }
-                self.out.push((from, Message::Reply { term, round, matched }));
+                self.out.push((from, Message::Reply { term, round, matched, knows: self.knows }));
             }
             Message::Install { term, round, snapshot } => {
                 if term < self.image.term {
-                    return self.out.push((from, Message::Reply { term: self.image.term, round, matched: Err(0) }));
+                    return self
+                        .out
+                        .push((from, Message::Reply { term: self.image.term, round, matched: Err(0), knows: self.knows }));
                 }
                 self.follow(term, Some(from), now, dice);
                 let matched = Ok(snapshot.index);
@@ -373,9 +392,9 @@ impl Raft {
                     self.image.snapshot = Some(snapshot);
                     self.is_dirty = true;
                 }
-                self.out.push((from, Message::Reply { term, round, matched }));
+                self.out.push((from, Message::Reply { term, round, matched, knows: self.knows }));
             }
-            Message::Reply { term, round, matched } => {
+            Message::Reply { term, round, matched, knows } => {
                 if term > self.image.term {
                     return self.follow(term, None, now, dice);
                 }
@@ -386,7 +405,9 @@ impl Raft {
                 }
                 let peer = &mut peers[from];
                 peer.answered_at = now;
-                peer.round = peer.round.max(round);
+                if round >= peer.round {
+                    (peer.round, peer.knows) = (round, knows);
+                }
                 match matched {
                     Ok(upto) => {
                         peer.matched = peer.matched.max(upto);

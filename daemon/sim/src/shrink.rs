@@ -71,7 +71,7 @@ fn names_only_what_is_there(plan: &Plan) -> bool {
         | Fault::Pause { place, .. }
         | Fault::DiskFails { place, .. }
         | Fault::ClockStep { place, .. } => is_there(place),
-        Fault::DiskSlow { master, .. } | Fault::Upgrade { master } => *master < plan.masters,
+        Fault::DiskSlow { master, .. } | Fault::Upgrade { master } | Fault::Downgrade { master } => *master < plan.masters,
         Fault::Break { agent }
         | Fault::Reload { agent, .. }
         | Fault::BusAway { agent, .. }

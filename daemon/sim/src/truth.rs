@@ -144,6 +144,15 @@ impl Truth {
         Ok(applied)
     }
 
+    /// A leader writes an entry of this version. What was raised by an entry that is committed is known to all who go on.
+    pub(crate) fn is_written(&self, version: u32) -> Result<(), Broken> {
+        if version > self.state.version.0 {
+            let seen = format!("an entry of version {version}, and the cluster is at {}", self.state.version.0);
+            return Err(("nothing is written that a master of the cluster cannot read", seen));
+        }
+        Ok(())
+    }
+
     /// A proposer was told that its proposal is applied at `index`.
     pub(crate) fn acknowledge(&mut self, index: u64, origin: u64) -> Result<(), Broken> {
         self.acknowledged.insert(index, origin);

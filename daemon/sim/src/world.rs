@@ -7,6 +7,7 @@ use crate::dice::Dice;
 use crate::master::Master;
 use crate::plan::{Crash, Fault, Ms, Place, Plan};
 use crate::raft::Message;
+use crate::raise::NEWEST;
 use crate::systemd::{CallId, Later};
 use crate::truth::{Broken, Truth};
 use crate::{Coverage, Failure, Mutant, Options};
@@ -632,10 +633,8 @@ impl World {
                 let until = until(span);
                 self.agents[agent].systemd.freeze_by_hand(nth, until);
             }
-            Fault::Upgrade { master } => {
-                self.masters[master].version = 2;
-                self.end_master(master, false, 1000);
-            }
+            Fault::Upgrade { master } => self.replace_master(master, NEWEST, 1000),
+            Fault::Downgrade { master } => self.replace_master(master, NEWEST - 1, 1000),
         }
     }
 
@@ -674,12 +673,11 @@ impl World {
         for place in self.places() {
             self.at(self.now, Event::Wake(place));
         }
-        // A rolling upgrade that was begun is brought to its end.
-        if self.masters.iter().any(|master| master.version == 2) {
+        // An upgrade that was begun is brought to its end: who went back after the version was raised cannot go on.
+        if self.plan.faults.iter().any(|(_, fault)| matches!(fault, Fault::Upgrade { .. })) {
             for number in 0..self.masters.len() {
-                if self.masters[number].version < 2 {
-                    self.masters[number].version = 2;
-                    self.end_master(number, false, 500);
+                if self.masters[number].knows < NEWEST {
+                    self.replace_master(number, NEWEST, 500);
                 }
             }
         }
@@ -725,5 +723,6 @@ fn fault_name(fault: &Fault) -> &'static str {
         Fault::RestartByHand { .. } => "restart by hand",
         Fault::FreezeByHand { .. } => "freeze by hand",
         Fault::Upgrade { .. } => "upgrade",
+        Fault::Downgrade { .. } => "downgrade",
     }
 }

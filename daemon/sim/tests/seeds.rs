@@ -50,6 +50,9 @@ fn seeds_hold() {
         met.sessions,
         met.snapshots,
         met.snapshots_installed,
+        met.refused_newer,
+        met.raised,
+        met.raises_refused,
         met.acknowledged,
         met.reads,
         met.slots,
@@ -62,7 +65,7 @@ fn seeds_hold() {
         met.replaced,
     ];
     assert!(counts.iter().all(|count| *count > 0), "what nothing happens in proves nothing: {met:#?}");
-    assert!(met.faults.len() >= 22, "every kind of fault happens: {:?}", met.faults);
+    assert!(met.faults.len() >= 23, "every kind of fault happens: {:?}", met.faults);
 }
 
 #[test]
