@@ -85,9 +85,10 @@ pub fn read_apps<'a>(body: &[u8], mode: Mode, current: impl Fn(&AppId) -> Option
         return Err(Error::WrongShape(faults));
     }
     let mut wishes: Vec<Wish> = Vec::with_capacity(items.len());
+    let mut ids: BTreeSet<AppId> = BTreeSet::new();
     for item in &items {
         let Some(wish) = read(item, None, mode, &current, &mut faults) else { continue };
-        if wishes.iter().any(|other| other.app() == wish.app()) {
+        if !ids.insert(wish.app().clone()) {
             faults.push(&format!("{}/id", item.path), "must not be in the list twice");
         }
         wishes.push(wish);

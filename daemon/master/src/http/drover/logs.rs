@@ -39,6 +39,9 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// separately.
 const AFTER_END: Duration = Duration::from_millis(1500);
 
+/// Longest line of an agent's stream: a field of the journal has 64 KiB at most, and JSON makes six bytes of one at worst.
+const LINE_BYTES_MAX: usize = 1 << 20;
+
 /// What a client asked for.
 pub(super) struct Wanted {
     query: LogQuery,
@@ -317,7 +320,7 @@ fn ended_run(run: &drover_core::job::Run) -> Option<Ended> {
     Some(Ended { task: task.to_string(), state: state.into(), message: run.message.clone(), exit: run.exit.into() })
 }
 
-/// Splits an agent's stream into its lines; what does not decode is left out.
+/// Splits an agent's stream into its lines; what does not decode is left out. A line that is longer than any ends the stream.
 fn lines(chunks: ReceiverStream<Bytes>) -> impl futures_util::Stream<Item = LogLine> {
     let state = (chunks, BytesMut::new());
     futures_util::stream::unfold(state, |(mut chunks, mut buffer)| async move {
@@ -328,7 +331,28 @@ fn lines(chunks: ReceiverStream<Bytes>) -> impl futures_util::Stream<Item = LogL
                     return Some((line, (chunks, buffer)));
                 }
             }
+            if buffer.len() > LINE_BYTES_MAX {
+                return None;
+            }
             buffer.extend_from_slice(&chunks.next().await?);
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_that_never_ends_is_not_waited_for() {
+        let (agent, chunks) = mpsc::channel(64);
+        let mut lines = Box::pin(lines(ReceiverStream::new(chunks)));
+        agent.send(Bytes::from_static(b"{\"message\":\"a\"}\nno line\n{\"message\":")).await.unwrap();
+        assert_eq!(lines.next().await.unwrap().message, "a");
+        for _ in 0..32 {
+            agent.send(Bytes::from(vec![b'x'; LINE_BYTES_MAX / 16])).await.unwrap();
+        }
+        agent.send(Bytes::from_static(b"\n{\"message\":\"b\"}\n")).await.unwrap();
+        assert_eq!(lines.next().await, None);
+    }
 }
