@@ -26,7 +26,7 @@ def jump(seconds):
 
 def make_job(name):
     """A job that is due every few seconds; it makes up for slots that are at most two of them late."""
-    begin = n1.succeed(f"date --utc --date=@$(( $(date +%s) + 3 )) +%Y-%m-%dT%H:%M:%SZ").strip()
+    begin = n1.succeed("date --utc --date=@$(( $(date +%s) + 3 )) +%Y-%m-%dT%H:%M:%SZ").strip()
     definition = {"name": name, "command": "echo slot $MESOS_TASK_ID", "cpus": 0.05, "mem": 16, "concurrent": True}
     schedule = {"schedule": f"R/{begin}/PT{SLOTS_APART}S", "epsilon": f"PT{2 * SLOTS_APART}S"}
     ask("POST", "/v1/scheduler/iso8601", {**definition, **schedule})
