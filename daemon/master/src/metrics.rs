@@ -31,7 +31,7 @@ drover_telemetry::instruments! {
     PURGED_INDEX: AtScrape = AtScrape::gauge("drover_master_raft_purged_index", &[], "The last entry taken out of the log.");
     LAG: AtScrape<1> = AtScrape::gauge("drover_master_raft_replication_lag_entries", &["master"], "Entries a master is behind this leader; on the leader only.");
     SEEN: AtScrape<1> = AtScrape::gauge("drover_master_raft_peer_silence_seconds", &["master"], "How long ago a master answered this leader last; on the leader only.");
-    PROPOSALS: Counter<1> = Counter::new("drover_master_raft_proposals_total", &["outcome"], "Commands proposed on this master: applied, refused, not-leader, unavailable, busy, too-large.");
+    PROPOSALS: Counter<1> = Counter::new("drover_master_raft_proposals_total", &["outcome"], "Commands proposed on this master: applied, refused, not-leader, unavailable, busy, too-large, too-new.");
     COMMIT: Histogram = Histogram::new("drover_master_raft_commit_seconds", &[], FAST, "From a proposal to its being applied on this master.");
     BATCH: Histogram = Histogram::new("drover_master_raft_entry_commands", &[], SIZES, "Commands in an entry that this master wrote.");
     APPEND: Histogram = Histogram::new("drover_master_raft_append_seconds", &[], FAST, "Writing entries to the log and syncing them to the disk.");

@@ -91,9 +91,9 @@ pub fn read_directory(dir: &Path, cluster: Uuid, node: u64) -> Result<Held, Stor
 pub fn apply_entry(entry: &[u8], state: &mut ClusterState) -> Result<Option<Vec<Command>>, String> {
     let entry = log::decode(Path::new("the log"), entry).map_err(|error| error.to_string())?;
     let openraft::EntryPayload::Normal(proposal) = entry.payload else { return Ok(None) };
-    for command in proposal.commands.iter() {
+    for command in proposal.batch.commands() {
         // Whether it is applied or refused is for those who count; that it is one of the two is for everybody.
         let _told = state.apply(command);
     }
-    Ok(Some(proposal.commands.to_vec()))
+    Ok(Some(proposal.batch.commands().to_vec()))
 }

@@ -459,7 +459,7 @@ mod tests {
         let expected: Membership<u64, super::super::types::MasterNode> = membership.clone();
         assert_eq!(expected.get_node(&7).unwrap().address, "n1:7071");
         let EntryPayload::Normal(proposal) = &entries[2].payload else { panic!("{:?}", entries[2]) };
-        assert_eq!(proposal.commands.len(), 1);
+        assert_eq!(proposal.batch.commands().len(), 1);
         for (entry, text) in entries.iter().zip(ENTRIES) {
             assert_eq!(serde_json::to_string(entry).unwrap(), text);
         }

@@ -86,15 +86,15 @@ impl Machine {
 
     fn apply_proposal(&mut self, log_id: LogId, proposal: &Proposal) -> Result<Outcome, StorageError> {
         // Who cannot read what comes behind this entry stops here, and knows nothing of it.
-        let version = self.shared.read().version_after(&proposal.commands);
+        let version = self.shared.read().version_after(proposal.batch.commands());
         check_known(version.0.max(proposal.version)).map_err(|too_new| {
             let why = io::Error::other(format!("the log cannot be followed beyond entry {}: {too_new}", log_id.index - 1));
             StorageError::from(StorageIOError::apply(log_id, &why))
         })?;
         let mut events = Vec::new();
-        let mut results = Vec::with_capacity(proposal.commands.len());
+        let mut results = Vec::with_capacity(proposal.batch.commands().len());
         let mut state = self.shared.state.write().expect("apply is total: it does not panic");
-        for command in proposal.commands.iter() {
+        for command in proposal.batch.commands() {
             let applied = state.apply(command);
             events.extend(applied.events);
             results.push(applied.result);

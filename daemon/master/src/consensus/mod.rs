@@ -24,6 +24,7 @@ mod wal;
 mod log;
 mod snapshot;
 
+mod batch;
 mod events;
 mod machine;
 

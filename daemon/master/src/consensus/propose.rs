@@ -5,7 +5,6 @@
 //! entry, and not by the syncs a disk does per second. Commands stay in the order in which they were proposed;
 //! those proposed together land in one entry.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -18,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Master;
+use super::batch::Batch;
 use super::machine::Shared;
 use super::types::{MasterNode, Outcome, Proposal, Raft, Types};
 use crate::metrics;
@@ -84,8 +84,7 @@ pub(super) struct Proposer {
 
 #[derive(Debug)]
 struct Group {
-    commands: Vec<Command>,
-    bytes: usize,
+    batch: Batch,
     reply: oneshot::Sender<Answer>,
 }
 
@@ -140,12 +139,13 @@ impl Proposer {
                 return Err(ProposeError::TooNew { needs: early.since(), version: state.version.0 });
             }
         }
-        let bytes = size_of(&commands);
+        let batch = Batch::new(commands);
+        let bytes = batch.bytes();
         if bytes > self.group_bytes {
             return Err(ProposeError::TooLarge { bytes, most: self.group_bytes });
         }
         let (reply, answer) = oneshot::channel();
-        self.queue.try_send(Group { commands, bytes, reply }).map_err(|error| match error {
+        self.queue.try_send(Group { batch, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ProposeError::TooBusy,
             mpsc::error::TrySendError::Closed(_) => ProposeError::Unavailable,
         })?;
@@ -171,15 +171,16 @@ impl Gatherer {
             // The place first: what is proposed while both are taken goes together into the next entry.
             let place = self.in_flight.clone().acquire_owned().await.expect("the semaphore is never closed");
             let Some(groups) = self.gather().await else { return };
-            let mut commands = Vec::with_capacity(groups.iter().map(|group| group.commands.len()).sum());
+            let mut batches = Vec::with_capacity(groups.len());
             let mut callers = Vec::with_capacity(groups.len());
             for group in groups {
-                callers.push((group.commands.len(), group.reply));
-                commands.extend(group.commands);
+                callers.push((group.batch.commands().len(), group.reply));
+                batches.push(group.batch);
             }
-            metrics::BATCH.observe([], commands.len() as f64);
+            let batch = Batch::joined(batches);
+            metrics::BATCH.observe([], batch.commands().len() as f64);
             // The version never goes back, so it still knows what was looked at when it was proposed.
-            let proposal = Proposal::new(self.shared.read().version, commands);
+            let proposal = Proposal::new(self.shared.read().version, batch);
             let is_appended = proposal.is_appended.clone();
             // In the order of the log from here on: openraft takes them one after the other.
             let written = self.raft.client_write_ff(proposal).await;
@@ -209,8 +210,8 @@ impl Gatherer {
                 // The caller gave up, and was told that nobody knows: then nothing is the better outcome.
                 continue;
             }
-            commands += group.commands.len();
-            bytes += group.bytes;
+            commands += group.batch.commands().len();
+            bytes += group.batch.bytes();
             if !groups.is_empty() && (commands > COMMANDS_MAX || bytes > ENTRY_BYTES) {
                 self.held = Some(group);
                 return Some(groups);
@@ -258,21 +259,4 @@ fn not_leader(forward: ForwardToLeader<u64, MasterNode>) -> ProposeError {
 pub(super) fn leader_of(forward: ForwardToLeader<u64, MasterNode>) -> Option<Master> {
     let (id, node) = forward.leader_id.zip(forward.leader_node)?;
     Some(Master { id, name: node.name, address: node.address })
-}
-
-/// The length of some commands as JSON, without keeping the JSON.
-fn size_of(commands: &[Command]) -> usize {
-    struct Counter(usize);
-    impl io::Write for Counter {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut counter = Counter(0);
-    serde_json::to_writer(&mut counter, commands).expect("commands are plain data");
-    counter.0
 }

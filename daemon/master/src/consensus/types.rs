@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use drover_core::state::{ClusterVersion, Command, Refusal, TooNew, check_known};
+use drover_core::state::{ClusterVersion, Refusal, TooNew, check_known};
 use openraft::EntryPayload;
 use openraft::impls::OneshotResponder;
 use serde::{Deserialize, Serialize};
+
+use super::batch::Batch;
 
 openraft::declare_raft_types!(
     /// drover's choice of types.
@@ -45,15 +47,16 @@ pub(super) struct Proposal {
     /// The cluster's when it was written; the commands are of it or of an earlier one.
     pub(super) version: u32,
     /// Shared, because the log, each replication stream and the state machine hold the same entry.
-    pub(super) commands: Arc<Vec<Command>>,
+    #[serde(rename = "commands")]
+    pub(super) batch: Arc<Batch>,
     /// Whether a log was asked to take it. From then on it may be applied, whoever leads.
     #[serde(skip)]
     pub(super) is_appended: Arc<AtomicBool>,
 }
 
 impl Proposal {
-    pub(super) fn new(version: ClusterVersion, commands: Vec<Command>) -> Self {
-        Self { version: version.0, commands: Arc::new(commands), is_appended: Arc::default() }
+    pub(super) fn new(version: ClusterVersion, batch: Batch) -> Self {
+        Self { version: version.0, batch: Arc::new(batch), is_appended: Arc::default() }
     }
 }
 
