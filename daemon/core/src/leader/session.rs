@@ -215,7 +215,9 @@ impl Session {
     }
 }
 
-/// Whether recording `status` would change anything: repeats after a reconnection cost no log entry.
+/// Whether `status` has to go through the log. Repeats after a reconnection do not, with one exception: a task that `state` does
+/// not know may be over, or may be newer than the last thing a deposed leader learned. The log takes nothing of that leader, and
+/// the agent keeps what it was about to forget.
 fn is_news(state: &ClusterState, status: &TaskStatus) -> bool {
-    state.tasks.get(&status.task).is_some_and(|task| status.seq > task.seq || task.unreachable_since.is_some())
+    state.tasks.get(&status.task).is_none_or(|task| status.seq > task.seq || task.unreachable_since.is_some())
 }

@@ -1,6 +1,7 @@
 //! The leader's mind against simulated agents under virtual time: no socket, no systemd, no waiting. What an agent does is
 //! reduced to its promises: it starts what it is assigned, ends what it is told to, and says so.
 
+use super::session::{Answer, Ended, Heard, Say, Session};
 use super::*;
 use crate::agent::{AgentInfo, unreserved};
 use crate::app::{Backoff, Constraint, KillSelection, Operator, Program, UnreachableStrategy, UpgradeStrategy};
@@ -176,7 +177,13 @@ impl Sim {
     }
 
     fn report(&mut self, agent: &AgentId, task: &TaskId, seq: u64, state: TaskState) {
-        let status = TaskStatus {
+        let status = Box::new(self.status(task, seq, state));
+        let command = Command::RecordStatus { agent: agent.clone(), status, at: self.now };
+        assert_eq!(self.apply(command).result, Ok(()));
+    }
+
+    fn status(&self, task: &TaskId, seq: u64, state: TaskState) -> TaskStatus {
+        TaskStatus {
             task: task.clone(),
             seq,
             state,
@@ -186,9 +193,7 @@ impl Sim {
             exit: None,
             invocation: None,
             usage: None,
-        };
-        let command = Command::RecordStatus { agent: agent.clone(), status: Box::new(status), at: self.now };
-        assert_eq!(self.apply(command).result, Ok(()));
+        }
     }
 
     /// Ends every live task of a job with success.
@@ -520,4 +525,25 @@ fn a_leader_that_got_no_turn_gives_nobody_up() {
     let given_up = decide(&sim, at(115));
     assert!(matches!(&given_up[..], [Command::MarkAgentUnreachable { .. }]), "{given_up:?}");
     sim.settle();
+}
+
+/// A deposed leader that has not noticed does not know the newest tasks. An agent that took its word would forget their ends
+/// before anybody recorded them.
+#[test]
+fn a_status_of_an_unknown_task_is_on_record_by_the_word_of_the_log_only() {
+    let mut sim = Sim::new(&["a"]);
+    let deposed = sim.state.clone();
+    sim.put(|app| app.instances = 1);
+    sim.settle();
+    let task = sim.state.tasks.values().next().expect("it was launched");
+    let (id, seq, now) = (&task.id, task.seq, sim.clock());
+    let mut session = Session::new(AgentId::new("a"), Millis(1000), now);
+    let mut hear = |status, state| session.hear(Heard::Statuses(vec![status]), state, now);
+
+    let acknowledged = Say::Acknowledge(vec![(id.clone(), seq)]);
+    assert_eq!(hear(sim.status(id, seq, TaskState::Running), &sim.state), Ok(Answer::Say(vec![acknowledged])));
+    let end = sim.status(id, seq + 1, TaskState::Failed);
+    let record = Command::RecordStatus { agent: AgentId::new("a"), status: Box::new(end.clone()), at: sim.now };
+    assert_eq!(hear(end, &deposed), Ok(Answer::Propose(vec![record])));
+    assert_eq!(session.proposed(false, &deposed), Err(Ended::NotLeading));
 }
