@@ -56,6 +56,8 @@ pub(crate) struct Machine {
     pub(crate) armed: Option<(Crash, bool, Ms)>,
     /// Tasks whose unit an operator has had in hand.
     by_hand: BTreeSet<TaskId>,
+    /// Counts calls over all processes: what systemd answers to one that is gone is no answer to the next.
+    calls_made: CallId,
 }
 
 /// An agent's process.
@@ -68,7 +70,6 @@ pub(crate) struct Proc {
     tick_at: Ms,
     /// Effects under way.
     calls: BTreeMap<CallId, Effect>,
-    calls_made: CallId,
     /// Signals are asked for.
     is_subscribed: bool,
     /// The connection to systemd is told to the mind.
@@ -113,6 +114,7 @@ impl Machine {
             busy_until: 0,
             armed: None,
             by_hand: BTreeSet::new(),
+            calls_made: 0,
         }
     }
 
@@ -197,7 +199,6 @@ impl World {
             began: now,
             tick_at: now,
             calls: BTreeMap::new(),
-            calls_made: 0,
             is_subscribed: false,
             has_bus: false,
             news: BTreeMap::new(),
@@ -486,8 +487,8 @@ impl World {
         let machine = &mut self.agents[number];
         let (life, boot) = (machine.life, machine.systemd.boot);
         let proc = machine.proc.as_mut().expect("it is settled");
-        proc.calls_made += 1;
-        let call = proc.calls_made;
+        machine.calls_made += 1;
+        let call = machine.calls_made;
         proc.calls.insert(call, effect.clone());
         match effect {
             Effect::Investigate { task, unit, invocation, .. } => {
