@@ -7,8 +7,9 @@ use drover_core::agent::Agent;
 use drover_core::app::App;
 use drover_core::ids::{AgentId, AppId, TaskId};
 use drover_core::job::{Run, RunState, Trigger};
-use drover_core::resources::Ports;
+use drover_core::resources::{Ports, Scalars};
 use drover_core::scaling;
+use drover_core::state::ClusterState;
 use drover_core::task::{Owner, Program};
 use drover_core::time::Timestamp;
 use std::collections::BTreeSet;
@@ -254,14 +255,14 @@ impl World {
         let is_up = |agent: &AgentId| state.agents.get(agent).is_some_and(Agent::is_up);
         let tasks = || state.tasks_of_app(&app.id).filter(|task| is_up(&task.agent));
         let running = tasks().filter(|task| task.is_running() && scaling::is_current(app, task)).count();
+        // The only constraint in these worlds is one instance to a node.
+        let is_alone = |agent: &Agent| app.constraints.is_empty() || tasks().all(|task| task.agent != agent.info.id);
         let is_free = |agent: &Agent| {
-            let free = state.free_on(agent);
-            let places = agent.places(state.tasks_of_agent(&agent.info.id).count());
-            agent.is_up() && places > 0 && free.total().hold(&app.resources) && !free.ports.values().all(Ports::is_empty)
+            is_alone(agent)
+                && has_room(state, agent, &app.resources)
+                && !state.free_on(agent).ports.values().all(Ports::is_empty)
         };
-        let hosts = state.agents.values().filter(|agent| agent.is_up()).count();
-        let is_spread = app.constraints.is_empty() || tasks().count() < hosts;
-        running >= app.instances as usize || is_spread && state.agents.values().any(is_free)
+        running >= app.instances as usize || state.agents.values().any(is_free)
     }
 
     fn what_an_app_lacks(&self, id: &AppId, app: &App) -> Option<String> {
@@ -325,6 +326,12 @@ impl World {
         }
         None
     }
+}
+
+/// Whether one more task with these needs can be placed on `agent`.
+fn has_room(state: &ClusterState, agent: &Agent, needs: &Scalars) -> bool {
+    let places = agent.places(state.tasks_of_agent(&agent.info.id).count());
+    agent.is_up() && places > 0 && state.free_on(agent).total().hold(needs)
 }
 
 fn stays(program: &Program) -> bool {
