@@ -6,7 +6,7 @@ use crate::world::{AGENT_TIMEOUT, Event, World, note};
 use drover_core::agent::Agent;
 use drover_core::app::App;
 use drover_core::ids::{AgentId, AppId, TaskId};
-use drover_core::job::{Run, RunState, Trigger};
+use drover_core::job::{Job, Run, RunState, Trigger};
 use drover_core::resources::{Ports, Scalars};
 use drover_core::scaling;
 use drover_core::state::ClusterState;
@@ -209,7 +209,12 @@ impl World {
             }
         }
         let far = now + RETRY_DELAY;
-        let waits = |run: &&Run| matches!(run.state, RunState::Queued { not_before } if not_before > far);
+        // One without room is not waiting for that time.
+        let is_room = |job: &Job| state.agents.values().any(|agent| has_room(state, agent, &job.resources));
+        let waits = |run: &&Run| {
+            let is_put_off = matches!(run.state, RunState::Queued { not_before } if not_before > far);
+            is_put_off && state.jobs.get(&run.job).is_some_and(|entry| is_room(&entry.job))
+        };
         if let Some(run) = state.runs.values().find(waits) {
             return Some(format!("run {} waits for a time that was set by a wrong clock", run.id));
         }
