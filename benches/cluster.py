@@ -82,11 +82,11 @@ class Cluster:
         return next(master for master in self.masters if master.name == name)
 
 
-def request(address: str, method: str, path: str, body=None, timeout: float = 30):
+def request(address: str, method: str, path: str, body=None, timeout: float = 30, accept: str = "application/json"):
     """One request over a connection of its own: the status and the answer."""
     connection = http.client.HTTPConnection(address, 7070, timeout=timeout)
     try:
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        headers = {"Content-Type": "application/json", "Accept": accept}
         connection.request(method, path, None if body is None else json.dumps(body), headers)
         answer = connection.getresponse()
         text = answer.read()

@@ -77,5 +77,5 @@ def sent(node) -> list[int]:
 
 def log_end(nodes) -> int:
     """The index of the last entry of the leader's log."""
-    _, told = cluster.request(nodes.leader().address, "GET", "/metrics")
+    _, told = cluster.request(nodes.leader().address, "GET", "/metrics", accept="text/plain")
     return int(float(re.search(rb"^drover_master_raft_log_index (\S+)$", told, re.M)[1]))

@@ -3,6 +3,8 @@
 //! A certificate is made first and handed out only once the replicated log has used the token up, so that a token
 //! for one node never lets in two, whichever masters they ask and whoever leads meanwhile.
 
+use std::time::Duration;
+
 use drover_core::state::{Command, NodeRole, Refusal};
 use drover_core::time::Timestamp;
 use drover_pki::authority::AuthorityError;
@@ -18,6 +20,9 @@ use super::{BODY_LIMIT, ClusterListener, Refused, json, parse, read, read_body};
 use crate::clock;
 use crate::consensus::{Master, ProposeError};
 
+/// How long a machine that wants in waits for a leader.
+const LEADER_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Marks a request that a master handed on: it is not handed on again.
 const HANDED_ON: HeaderName = HeaderName::from_static("drover-handed-on");
 
@@ -26,7 +31,7 @@ pub(super) async fn admit(listener: &ClusterListener, request: Request<Incoming>
     let admitted = async {
         let body = read_body(request).await?;
         let wish: JoinRequest = parse(&body)?;
-        match leader_of(listener) {
+        match leader_of(listener).await {
             Some(leader) if leader.id == listener.consensus.me().id => certify(listener, wish).await,
             Some(leader) if may_hand_on => hand_on(listener, &leader, body).await,
             _ => Err(Refused::unavailable("no master leads at the moment", "")),
@@ -35,8 +40,12 @@ pub(super) async fn admit(listener: &ClusterListener, request: Request<Incoming>
     admitted.await.unwrap_or_else(Response::from)
 }
 
-fn leader_of(listener: &ClusterListener) -> Option<Master> {
-    listener.consensus.leadership().borrow().leader.clone()
+/// Who leads; waits for somebody who does, because masters that come and go leave nobody for a moment.
+async fn leader_of(listener: &ClusterListener) -> Option<Master> {
+    let mut leadership = listener.consensus.leadership();
+    let known = leadership.wait_for(|leadership| leadership.leader.is_some());
+    let known = tokio::time::timeout(LEADER_PATIENCE, known).await.ok()?.ok()?;
+    known.leader.clone()
 }
 
 async fn hand_on(listener: &ClusterListener, leader: &Master, body: Bytes) -> Result<Response<Body>, Refused> {
