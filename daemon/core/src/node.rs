@@ -583,6 +583,11 @@ impl Node {
             }
             StartOutcome::NoAnswer => {
                 self.unanswered.insert(task);
+                // What was expected was not seen. Should systemd make it yet, it is to be looked at like any unit that appears:
+                // taken for known, it would be one of nobody's.
+                if self.units.get(&unit).is_some_and(|expected| expected.invocation.is_none()) {
+                    self.units.remove(&unit);
+                }
                 self.resting.insert(unit.clone());
                 // Whether it was made is to be seen.
                 self.observe(unit);

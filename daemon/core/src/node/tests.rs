@@ -83,6 +83,57 @@ fn nothing_is_told_before_systemd_was_looked_at() {
     assert_eq!(node.tell_at(), Some(Duration::from_millis(40)), "after others had the time to join in");
 }
 
+/// The bus went while systemd was asked for a unit, and systemd makes it later, just when the journal is asked.
+#[test]
+fn a_unit_that_is_made_after_its_answer_was_lost_is_the_task_s() {
+    let (mut node, task) = (node(), TaskId::new("a"));
+    let unit = unit_name(&task);
+    node.take_in(Input::Done(Done::Connected { began_at: 1, units: vec![] }), at(0)).unwrap();
+    assign(&mut node, 1, &["a"]).unwrap();
+    node.turn(at(10));
+    assert!(matches!(&settle(&mut node)[..], [Effect::Start { .. }]));
+    node.take_in(Input::BusLost, at(20)).unwrap();
+    let outcome = StartOutcome::NoAnswer;
+    node.take_in(Input::Done(Done::Started { task: task.clone(), unit: unit.clone(), outcome }), at(20)).unwrap();
+    node.take_in(Input::Done(Done::Connected { began_at: 1, units: vec![] }), at(30)).unwrap();
+    node.take_in(Input::Tick, at(30)).unwrap();
+    node.turn(at(40));
+    assert!(matches!(&settle(&mut node)[..], [Effect::Connect, Effect::Investigate { .. }]));
+
+    let invocation = Some("i1".to_owned());
+    let appears = UnitPatch {
+        active: Some(ActiveState::Active),
+        sub: Some("running".into()),
+        was_active: Some(true),
+        invocation: Some(invocation.clone()),
+        is_loaded: Some(true),
+        ..UnitPatch::default()
+    };
+    let units = BTreeMap::from([(unit.clone(), appears)]);
+    node.take_in(Input::News { units, must_relist: false }, at(50)).unwrap();
+    let evidence = Some(Evidence::Nothing);
+    node.take_in(Input::Done(Done::Investigated { task: task.clone(), unit: unit.clone(), evidence }), at(60)).unwrap();
+    node.turn(at(70));
+    assert!(matches!(&settle(&mut node)[..], [Effect::Start { .. }]), "{:?}", node.ledger().tasks[&task].status);
+    let outcome = StartOutcome::Exists;
+    node.take_in(Input::Done(Done::Started { task: task.clone(), unit: unit.clone(), outcome }), at(80)).unwrap();
+    assert_eq!(settle(&mut node), [Effect::Observe { unit: unit.clone() }]);
+    let seen = ObservedUnit {
+        name: unit.clone(),
+        is_loaded: true,
+        active: ActiveState::Active,
+        sub: "running".into(),
+        was_active: true,
+        invocation,
+        task: Some(task.clone()),
+        ..ObservedUnit::default()
+    };
+    node.take_in(Input::Done(Done::Observed { unit, outcome: Ok(Some(Box::new(seen))) }), at(90)).unwrap();
+    node.turn(at(100));
+    let status = node.ledger().tasks[&task].status.as_ref();
+    assert_eq!(status.map(|status| status.state), Some(TaskState::Running));
+}
+
 #[test]
 fn an_older_assignment_is_ignored_and_the_same_one_is_no_news() {
     let mut node = node();
