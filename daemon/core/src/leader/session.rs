@@ -216,8 +216,8 @@ impl Session {
 }
 
 /// Whether `status` has to go through the log. Repeats after a reconnection do not, with one exception: a task that `state` does
-/// not know may be over, or may be newer than the last thing a deposed leader learned. The log takes nothing of that leader, and
-/// the agent keeps what it was about to forget.
+/// not know may be over, or may be newer than the last thing a deposed leader learned. The log takes nothing of that leader, so
+/// that it ends the session instead of vouching for what nobody has recorded.
 fn is_news(state: &ClusterState, status: &TaskStatus) -> bool {
     state.tasks.get(&status.task).is_none_or(|task| status.seq > task.seq || task.unreachable_since.is_some())
 }

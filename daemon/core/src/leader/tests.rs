@@ -527,8 +527,8 @@ fn a_leader_that_got_no_turn_gives_nobody_up() {
     sim.settle();
 }
 
-/// A deposed leader that has not noticed does not know the newest tasks. An agent that took its word would forget their ends
-/// before anybody recorded them.
+/// A deposed leader that has not noticed does not know the newest tasks. Its word that their ends are on record would be a
+/// lie: nobody has recorded them.
 #[test]
 fn a_status_of_an_unknown_task_is_on_record_by_the_word_of_the_log_only() {
     let mut sim = Sim::new(&["a"]);
