@@ -54,9 +54,18 @@ def power_cut(nodes, leader) -> None:
     nodes.story.cut_power(leader)
 
 
+def all_follow(nodes) -> bool:
+    """Whether the leader hears from all others, and they have all it has. One that is only a member is no help yet."""
+    masters = nodes.ask("GET", "/drover/v1/masters")["masters"]
+    followers = [master for master in masters if master["role"] == "follower"]
+    near = [master for master in followers if master.get("lag") == 0 and master.get("seenAgoMs", 9999) < 500]
+    return len(near) == 2
+
+
 def after(nodes, end) -> float:
     """Ends the leader; the seconds until a write is acknowledged. Then makes the cluster whole again."""
     nodes.story.wait_whole()
+    nodes.wait("every master follows", lambda: all_follow(nodes))
     leader = nodes.leader()
     survivors = [master for master in nodes.masters if master is not leader]
     committed = threading.Event()
