@@ -225,9 +225,11 @@ fn victims<'a>(
 fn condition_order(task: &Task) -> u8 {
     match task.state {
         TaskState::Unreachable => 0,
-        TaskState::Staging => 1,
-        TaskState::Starting => 2,
-        _ => 3,
+        // Somebody stops its unit by hand: it is up for a moment only, and must not be the one that is kept.
+        TaskState::Killing => 1,
+        TaskState::Staging => 2,
+        TaskState::Starting => 3,
+        _ => 4,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::resources::Ports;
 use crate::runs;
 use crate::schedule;
 use crate::state::{Applied, ClusterVersion};
-use crate::task::{Reason, TaskState, TaskStatus};
+use crate::task::{Reason, Task, TaskState, TaskStatus};
 use std::collections::BTreeMap;
 
 struct Sim {
@@ -546,4 +546,19 @@ fn a_status_of_an_unknown_task_is_on_record_by_the_word_of_the_log_only() {
     let record = Command::RecordStatus { agent: AgentId::new("a"), status: Box::new(end.clone()), at: sim.now };
     assert_eq!(hear(end, &deposed), Ok(Answer::Propose(vec![record])));
     assert_eq!(session.proposed(false, &deposed), Err(Ended::NotLeading));
+}
+
+#[test]
+fn an_instance_that_is_stopped_by_hand_is_not_the_one_to_keep() {
+    let mut sim = Sim::new(&["a", "b"]);
+    sim.put(|app| app.instances = 2);
+    sim.settle();
+    // By age it would stay: the youngest go first.
+    let of_age = |task: &&Task| (task.staged_at, std::cmp::Reverse(task.id.clone()));
+    let (oldest, youngest) = (sim.state.tasks.values().min_by_key(of_age), sim.state.tasks.values().max_by_key(of_age));
+    let (oldest, stays) = (oldest.expect("there are two").clone(), youngest.expect("there are two").id.clone());
+    sim.report(&oldest.agent, &oldest.id, oldest.seq + 1, TaskState::Killing);
+    sim.put(|app| app.instances = 1);
+    sim.settle();
+    assert_eq!(sim.state.tasks.keys().collect::<Vec<_>>(), [&stays]);
 }
