@@ -652,7 +652,8 @@ impl World {
     }
 
     pub(crate) fn reload_systemd(&mut self, number: usize, span: Ms) {
-        let until = self.now + span;
+        // Calls that wait for the end of a longer one must not be overtaken.
+        let until = self.agents[number].busy_until.max(self.now + span);
         let machine = &mut self.agents[number];
         machine.busy_until = until;
         let life = machine.life;

@@ -606,7 +606,11 @@ impl World {
                 (0..self.agents.len()).for_each(|agent| self.crash_agent(agent, Crash::Now, true, down));
             }
             Fault::Pause { place: Place::Master(master), span } => self.pause_master(master, span),
-            Fault::Pause { place: Place::Agent(agent), span } => self.agents[agent].paused_until = until(span),
+            Fault::Pause { place: Place::Agent(agent), span } => {
+                // What waits for the end of a longer pause must not be overtaken.
+                let paused = &mut self.agents[agent].paused_until;
+                *paused = (*paused).max(until(span));
+            }
             Fault::DiskFails { place: Place::Master(master), span } => self.masters[master].disk_fails_until = until(span),
             Fault::DiskFails { place: Place::Agent(agent), span } => self.agents[agent].disk_fails_until = until(span),
             Fault::DiskSlow { master, sync, span } => self.masters[master].slow = (sync, until(span)),
@@ -641,8 +645,10 @@ impl World {
     fn pause_master(&mut self, master: usize, span: Ms) {
         // What watches over its leadership gets its turn a little after the rest.
         let turn = self.dice.range(0, 300);
-        self.masters[master].paused_until = self.now + span;
-        self.masters[master].watch_again_at = self.now + span + turn;
+        // What waits for the end of a longer pause must not be overtaken.
+        let until = self.masters[master].paused_until.max(self.now + span);
+        self.masters[master].paused_until = until;
+        self.masters[master].watch_again_at = until + turn;
     }
 
     fn break_connections(&mut self, agent: usize) {
