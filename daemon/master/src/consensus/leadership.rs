@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use drover_core::state::TooNew;
+use openraft::RaftMetrics;
 use openraft::error::{CheckIsLeaderError, RaftError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -181,7 +182,7 @@ async fn watch_membership(raft: Raft, network: Network, joined: JoinedMark, stop
             let membership = &known.membership_config;
             let is_committed = *membership.log_id() <= known.last_applied;
             let is_voter = is_committed && membership.voter_ids().any(|id| id == known.id);
-            (is_voter, !is_committed || membership.nodes().any(|(id, _)| *id == known.id))
+            (is_voter, may_be_member(&known))
         };
         if is_voter && !is_joined {
             is_joined = true;
@@ -204,6 +205,15 @@ async fn watch_membership(raft: Raft, network: Network, joined: JoinedMark, stop
             () = stop.cancelled() => return,
         }
     }
+}
+
+/// Whether nothing says that this master is no member. Before openraft has read the log it tells of no membership at all.
+///
+/// A removal need not be known to be committed: who is removed is told nothing any more, and would not learn it after a restart.
+/// It was asked for, and the masters had agreed on its first half before.
+fn may_be_member(known: &RaftMetrics<u64, MasterNode>) -> bool {
+    let membership = &known.membership_config;
+    membership.log_id().is_none() || membership.nodes().any(|(id, _)| *id == known.id)
 }
 
 /// The file that says that this master was a voter once.
@@ -346,5 +356,28 @@ async fn confirm(raft: &Raft, resumed: Option<Resumed>, patience: Duration) -> R
         }
         Ok(Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_)))) | Err(_) => Err(ConfirmError::NoQuorum),
         Ok(Err(RaftError::Fatal(_))) => Err(ConfirmError::NotLeader { leader: None }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use openraft::{LeaderId, Membership, StoredMembership};
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    #[test]
+    fn only_a_membership_that_was_read_says_that_a_master_is_no_member() {
+        let mut known = RaftMetrics::new_initial(7);
+        assert!(may_be_member(&known), "at a start nothing is read yet");
+        let of = |ids: &[u64]| {
+            let nodes = ids.iter().map(|id| (*id, MasterNode::default())).collect::<BTreeMap<_, _>>();
+            let membership = Membership::new(vec![ids.iter().copied().collect()], nodes);
+            Arc::new(StoredMembership::new(Some(LogId::new(LeaderId::new(1, 1), 5)), membership))
+        };
+        known.membership_config = of(&[1, 7]);
+        assert!(may_be_member(&known));
+        known.membership_config = of(&[1]);
+        assert!(!may_be_member(&known));
     }
 }

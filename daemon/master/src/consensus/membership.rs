@@ -190,7 +190,22 @@ impl Consensus {
     /// Makes a master a voter, in as many steps as are missing. Only the leader can. Repeating it is harmless; a
     /// member that moved gets its new address. `knows`: the newest version of the replicated shapes that it can read.
     pub async fn add_master(&self, id: u64, name: &str, address: &str, knows: u32) -> Result<(), MembershipError> {
-        self.one_at_a_time(self.add(id, MasterNode { name: name.to_owned(), address: address.to_owned() }, knows)).await
+        let node = MasterNode { name: name.to_owned(), address: address.to_owned() };
+        tokio::select! {
+            biased;
+            added = self.one_at_a_time(self.add(id, node, knows)) => added,
+            // The next leader knows nothing of it, and whoever announces itself has to ask there.
+            leader = self.led_by(|leader| leader != Some(self.inner.me.id)) => Err(MembershipError::NotLeader { leader }),
+        }
+    }
+
+    /// Waits until openraft's word on who leads is as wanted, and names who that is.
+    async fn led_by(&self, wanted: impl Fn(Option<u64>) -> bool) -> Option<Master> {
+        let mut metrics = self.inner.raft.metrics();
+        let known = metrics.wait_for(|known| wanted(known.current_leader)).await.ok()?;
+        let id = known.current_leader?;
+        let node = known.membership_config.membership().get_node(&id)?;
+        Some(Master { id, name: node.name.clone(), address: node.address.clone() })
     }
 
     /// Takes a master out of the cluster. Only the leader can; it may remove itself.
@@ -297,15 +312,24 @@ impl Consensus {
                     tracing::debug!(%error, "the leader cannot change its own address yet");
                 }
             } else {
-                for seed in self.seeds() {
-                    if self.announce_to(seed).await {
-                        break;
-                    }
+                // Whoever is asked may be slow to answer. Who leads by then needs nobody's answer.
+                tokio::select! {
+                    () = self.announce_to_any() => {}
+                    _ = self.led_by(|leader| leader == Some(*id)) => continue,
                 }
             }
             tokio::select! {
                 () = tokio::time::sleep(ANNOUNCE_PAUSE) => {}
                 () = self.inner.stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Asks the other masters in turn, until one has taken this one in.
+    async fn announce_to_any(&self) {
+        for seed in self.seeds() {
+            if self.announce_to(seed).await {
+                return;
             }
         }
     }
