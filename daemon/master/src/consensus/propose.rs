@@ -260,3 +260,20 @@ pub(super) fn leader_of(forward: ForwardToLeader<u64, MasterNode>) -> Option<Mas
     let (id, node) = forward.leader_id.zip(forward.leader_node)?;
     Some(Master { id, name: node.name, address: node.address })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_no_log_was_asked_to_take_is_known_not_to_happen() {
+        let deposed = || Ok(Err(ClientWriteError::ForwardToLeader(ForwardToLeader { leader_id: None, leader_node: None })));
+        let told = |is_appended| {
+            let (reply, mut answer) = oneshot::channel();
+            super::answer(vec![(1, reply)], deposed(), is_appended);
+            answer.try_recv().expect("it was answered").expect_err("another leads")
+        };
+        assert_eq!(told(false), ProposeError::NotLeader { leader: None });
+        assert_eq!(told(true), ProposeError::Unavailable, "another master may have it, and lead next");
+    }
+}

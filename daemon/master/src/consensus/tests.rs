@@ -7,6 +7,7 @@ use drover_core::ids::TaskId;
 use drover_core::state::{ClusterVersion, Command, NodeRole, Refusal, STATE_VERSION};
 use drover_core::time::Timestamp;
 use drover_pki::Role;
+use drover_pki::join::{Wish, join};
 
 use super::*;
 use crate::cluster_listener::tests::{Machine, SETTINGS, leader, soon, three, weight};
@@ -222,6 +223,24 @@ async fn masters_come_and_go_while_the_cluster_runs() {
     })
     .await;
     assert_eq!(survivor.remove_master(&alone).await, Err(MembershipError::Majority { left: 1, answering: 0 }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_wants_in_while_nobody_leads_waits_for_the_next_leader() {
+    let mut machines = three(SETTINGS).await;
+    let leading = leader(&machines).await;
+    let token = machines[leading].token(NodeRole::Agent, Timestamp(i64::MAX), 1).await;
+    let (asked, away) = ((leading + 1) % 3, (leading + 2) % 3);
+    machines[leading].stop().await;
+    machines[away].stop().await;
+    let mut leadership = machines[asked].consensus().leadership();
+    soon("nobody leads", leadership.wait_for(|known| known.leader.is_none())).await.unwrap();
+    let (place, address) = (tempfile::tempdir().unwrap(), machines[asked].address.to_string());
+    let wish = Wish { data_dir: place.path(), role: Role::Agent, name: "a1", advertise: None };
+    let (identity, started) = tokio::join!(join(&token, &address, wish), machines[away].start());
+    started.unwrap();
+    let identity = identity.unwrap();
+    assert_eq!(identity.name, "a1");
 }
 
 #[tokio::test(flavor = "multi_thread")]
